@@ -111,7 +111,7 @@ fn edit(text: &str, (section, name): (&str, &str), value: &str) -> String {
 }
 
 /// Puts a file with this text in the place of the one that a path leads to, with its owner and mode.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let target = match trusted::real_path(path) {
         Err(error) if error.is_not_found() => path.to_owned(),
         found => found.map_err(|error| io::Error::new(io::ErrorKind::PermissionDenied, error.to_string()))?,

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
+use i2plan_ipc::api::tund::{MAX_STATIC_PEERS, StaticInterface, StaticPeer};
 use i2plan_ipc::daemon::trusted::{self, Untrusted};
 use i2plan_ipc::secret::SecretKey;
 use i2plan_proto::endpoint::{Endpoint, EndpointError};
@@ -17,8 +18,16 @@ use zeroize::Zeroizing;
 
 use crate::{one_line, reason};
 
+pub mod edit;
+
 /// Least and greatest MTU, bytes.
 const MTU: std::ops::RangeInclusive<u16> = 1280..=9000;
+
+/// The MTU unless one is given, bytes: the least that IPv6 allows. A WireGuard packet of it is 1312 bytes.
+const DEFAULT_MTU: u16 = 1280;
+
+/// Seconds between keepalives unless a number is given: a router forgets a path that carries nothing.
+const DEFAULT_KEEPALIVE: u16 = 25;
 
 /// The routing table that every packet is looked up in last but one (rt_tables of iproute2).
 const MAIN_TABLE: u32 = 254;
@@ -39,6 +48,41 @@ pub struct WgQuick {
     /// What it sets that has no effect, by line.
     pub ignored: Vec<(usize, Ignored)>,
 }
+
+impl WgQuick {
+    /// What `tund` is told of the interface, which has this name.
+    ///
+    /// # Errors
+    /// [`TooManyPeers`].
+    pub fn to_static(&self, name: &str) -> Result<StaticInterface, TooManyPeers> {
+        if self.peers.len() > MAX_STATIC_PEERS {
+            return Err(TooManyPeers(self.peers.len()));
+        }
+        let peers = self.peers.iter().map(|peer| StaticPeer {
+            public_key: peer.public_key,
+            preshared_key: peer.preshared_key.clone(),
+            endpoint: peer.endpoint.clone(),
+            allowed_ips: peer.allowed_ips.clone(),
+            keepalive: peer.keepalive.unwrap_or(DEFAULT_KEEPALIVE),
+        });
+        Ok(StaticInterface {
+            name: name.to_owned(),
+            addresses: self.interface.addresses.clone(),
+            mtu: self.interface.mtu.unwrap_or(DEFAULT_MTU),
+            table: match self.interface.table {
+                Table::Auto => Some(MAIN_TABLE),
+                Table::Off => None,
+                Table::Number(table) => Some(table),
+            },
+            peers: peers.collect(),
+        })
+    }
+}
+
+/// A file has more peers than an interface can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("{0} peers are too many: an interface has {MAX_STATIC_PEERS} at most")]
+pub struct TooManyPeers(usize);
 
 /// An interface.
 #[derive(Debug, Clone, PartialEq, Eq)]

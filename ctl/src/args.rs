@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use i2plan_ipc::api::tund::check_interface_name;
 
 use crate::commands::ban::BanCommand;
 use crate::commands::config::ConfigCommand;
 use crate::commands::doctor::{self, Doctor};
+use crate::commands::endpoint::{self, EndpointArgs};
 use crate::commands::events::{self, EventsArgs};
 use crate::commands::grant::{self, Grant};
 use crate::commands::invite::InviteCommand;
@@ -17,6 +19,8 @@ use crate::commands::join::{self, Join};
 use crate::commands::key::KeyCommand;
 use crate::commands::leave::{self, Leave};
 use crate::commands::metrics;
+#[cfg(target_os = "linux")]
+use crate::commands::peer::{self, PeerCommand};
 use crate::commands::peers::{self, Peers};
 use crate::commands::ping::{self, Ping};
 use crate::commands::revoke::{self, Revoke};
@@ -52,6 +56,16 @@ pub struct Args {
     )]
     pub socket: Option<PathBuf>,
 
+    /// The interface with static peers of this name, in place of the node
+    #[arg(
+        long = "static",
+        global = true,
+        display_order = 102,
+        value_name = "NAME",
+        value_parser = interface_name
+    )]
+    pub static_interface: Option<String>,
+
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -68,7 +82,7 @@ pub enum Command {
     #[command(after_help = doctor::HELP)]
     Doctor(Doctor),
 
-    /// List the other members of the network
+    /// List the other members of the network, or the peers of a static interface
     #[command(after_help = peers::HELP)]
     Peers(Peers),
 
@@ -79,6 +93,15 @@ pub enum Command {
     /// Say which member has an address
     #[command(after_help = whois::HELP)]
     Whois(Whois),
+
+    /// Change the peers of an interface with static peers
+    #[cfg(target_os = "linux")]
+    #[command(subcommand, after_help = peer::HELP)]
+    Peer(PeerCommand),
+
+    /// Print where an interface with static peers takes packets, for its peers' files
+    #[command(after_help = endpoint::HELP)]
+    Endpoint(EndpointArgs),
 
     /// Show the routing table
     #[command(after_help = routes::HELP)]
@@ -163,6 +186,11 @@ pub enum Command {
     Up(Box<Up>),
 }
 
+/// The name of an interface, which is part of a path.
+fn interface_name(name: &str) -> Result<String, String> {
+    check_interface_name(name).map(|()| name.to_owned())
+}
+
 /// What a command line comes to.
 #[derive(Debug)]
 pub enum Parsed {
@@ -199,6 +227,10 @@ pub fn parse(argv: Vec<OsString>) -> Result<Parsed, Failure> {
         Ok((Some(ValueSource::CommandLine), Args { command: Command::Up(_), .. })) => {
             Err(Failure::usage("--socket names the socket of a running node, and up starts one")
                 .with_hint("choose where it makes its sockets with --runtime-dir"))
+        }
+        Ok((_, Args { command: Command::Up(_), static_interface: Some(_), .. })) => {
+            Err(Failure::usage("--static names an interface that runs, and up starts one")
+                .with_hint("name its file with --wg; the interface is called like that, without .conf"))
         }
         Ok((_, args)) => Ok(Parsed::Run(args)),
         Err(error) => match error.kind() {
@@ -329,6 +361,16 @@ mod tests {
     }
 
     #[test]
+    fn a_static_interface_is_named() {
+        let Ok(Parsed::Run(args)) = parse_text("i2planctl --static wg0 peers") else { panic!("a command") };
+        assert_eq!(args.static_interface.as_deref(), Some("wg0"));
+        // It becomes a part of a path.
+        assert!(matches!(parse_text("i2planctl --static ../x peers"), Ok(Parsed::Misused(_))));
+        assert!(matches!(parse_text("i2planctl up --style raw"), Ok(Parsed::Misused(_))), "without --wg");
+        assert!(matches!(parse_text("i2planctl up --wg x.conf --style tcp"), Ok(Parsed::Misused(_))));
+    }
+
+    #[test]
     fn commands_of_other_programs_lead_to_those_that_do_the_same() {
         for (name, hint) in [("down", "systemctl stop"), ("logs", "journalctl"), ("ip", "i2planctl status")] {
             let failure = parse_text(&format!("i2planctl {name}")).expect_err(name);
@@ -347,5 +389,6 @@ mod tests {
     #[test]
     fn up_takes_no_socket() {
         assert!(parse_text("i2planctl up --socket /x").is_err());
+        assert!(parse_text("i2planctl up --static wg0").is_err());
     }
 }

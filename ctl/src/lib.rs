@@ -10,6 +10,7 @@
 //! * [`tui`]: `i2planctl tui`, on the whole terminal.
 //! * [`up`]: `i2planctl up`, which runs the daemons of a node (`i2plan_supervisor`); on Linux alone.
 //! * [`values`]: durations and numbers as people write them.
+//! * [`wireguard`]: files of wg-quick.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -17,6 +18,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
+use i2plan_ipc::paths::static_socket;
 use i2plan_present::look::Tone;
 use i2plan_present::text::lines;
 
@@ -41,6 +43,7 @@ pub mod tui;
 #[cfg(target_os = "linux")]
 pub mod up;
 pub mod values;
+pub mod wireguard;
 
 /// The command line's definition, for manual pages.
 #[must_use]
@@ -101,7 +104,9 @@ fn done((): ()) -> ExitCode {
 }
 
 fn execute(args: Args) -> Result<ExitCode, Failure> {
-    let Args { json, absolute, socket, command } = args;
+    let Args { json, absolute, socket, static_interface, command } = args;
+    let name = static_interface;
+    let socket = name.as_deref().map(static_socket).or(socket);
     // Before anything is opened that could have the numbers that the command line names.
     #[cfg(target_os = "linux")]
     let given = match &command {
@@ -135,10 +140,15 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Completions { shell } => commands::completions::print(shell, json),
             Command::Version { all: false } => commands::version::run(json),
             Command::Version { all: true } => commands::version::all(socket.as_deref(), json).await,
+            Command::Endpoint(endpoint) => commands::endpoint::run(socket.as_deref(), json, &endpoint).await,
             Command::Web(web) => commands::web::run(socket.as_deref(), json, &web).await,
             Command::Metrics => commands::metrics::run(socket.as_deref(), json).await,
             Command::Status => commands::status::run(socket.as_deref(), json).await,
             Command::Peers(peers) => commands::peers::run(socket.as_deref(), json, absolute, &peers).await,
+            #[cfg(target_os = "linux")]
+            Command::Peer(peer) => {
+                commands::peer::run(socket.as_deref(), name.as_deref(), json, absolute, peer).await
+            }
             Command::Tree => commands::tree::run(socket.as_deref(), json, absolute).await,
             Command::Whois(whois) => commands::whois::run(socket.as_deref(), json, absolute, &whois).await,
             Command::Invite(InviteCommand::Create(create)) => {

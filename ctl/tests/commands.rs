@@ -294,6 +294,7 @@ fn status(network: Option<Network>) -> Status {
         },
         daemons: vec![daemon("tund", None), daemon("keyd", Some("gone"))],
         // No warning: keyd is down, which says it.
+        static_interface: None,
         keys: vec![KeysProblem::Refused {
             request: "sign this node's record".to_owned(),
             count: 3,

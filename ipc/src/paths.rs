@@ -8,6 +8,12 @@ pub const RUN_DIR: &str = "/run/i2plan";
 /// The state directory of a node that services run.
 pub const STATE_DIR: &str = "/var/lib/i2plan";
 
+/// The runtime directories of static interfaces: one of each name.
+pub const STATIC_RUN_DIR: &str = "/run/i2plan-static";
+
+/// The state directories of static interfaces: one of each name.
+pub const STATIC_STATE_DIR: &str = "/var/lib/i2plan-static";
+
 /// The configuration file of the system.
 pub const CONFIG_FILE: &str = "/etc/i2plan/config.toml";
 
@@ -30,6 +36,12 @@ pub const TUND_SOCKET: &str = "tund.sock";
 pub const RPC_SOCKET: &str = "rpc.sock";
 /// `webd`'s socket.
 pub const WEB_SOCKET: &str = "web.sock";
+
+/// Where the socket is that controls the static interface of this name.
+#[must_use]
+pub fn static_socket(interface: &str) -> PathBuf {
+    Path::new(STATIC_RUN_DIR).join(interface).join(MESHD_SOCKET)
+}
 
 /// Where a socket of this name is if services run the node.
 #[must_use]

@@ -11,9 +11,11 @@ use i2plan_ipc::api::{keyd, meshd, tund, webd};
 use i2plan_ipc::frame::{decode_body, encode_body};
 use i2plan_ipc::hello::{Landlock, Reply, Request};
 use i2plan_ipc::remedy::{AskInviter, OrderWanted};
-use i2plan_ipc::secret::SecretText;
+use i2plan_ipc::secret::{SecretKey, SecretText};
 use i2plan_ipc::version::Version;
 use i2plan_ipc::{ApiError, ErrorKind, Remedy};
+use i2plan_proto::destination::DestinationHash;
+use i2plan_proto::endpoint::Endpoint;
 use i2plan_proto::identity::{NetworkId, NodeId};
 use i2plan_proto::invite::InviteId;
 use i2plan_proto::liveness::Presence;
@@ -92,6 +94,7 @@ fn requests_to_keyd() {
             keyd::Request::LeaseWireGuard { network: network(), epoch: 300 },
             r"\x81\xaeLeaseWireGuard\x82\xa7network\xc4 a network of 32 bytes, as an id.\xa5epoch\xcd\x01,",
         ),
+        (keyd::Request::LeaseStatic, r"\xabLeaseStatic"),
     ]);
 }
 
@@ -105,6 +108,10 @@ fn replies_of_keyd() {
         (keyd::Reply::Order(7), r"\x81\xa5Order\x07"),
         (keyd::Reply::Done, r"\xa4Done"),
         (keyd::Reply::NeedsOrder, r"\xaaNeedsOrder"),
+        (
+            keyd::Reply::StaticKey(SecretKey([68; 32])),
+            r"\x81\xa9StaticKey\xc4 DDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDD",
+        ),
         (keyd::Reply::Pinned(None), r"\x81\xa6Pinned\xc0"),
         (
             keyd::Reply::OrderPrepared(Box::new(prepared)),
@@ -222,6 +229,11 @@ fn requests_to_tund() {
             r"\x81\xacCheckNetwork\x92\xc4\x05\n\t\x00\x00\x10\xc4 a network of 32 bytes, as an id.",
         ),
         (tund::Request::FindSubnet(subnet), r"\x81\xaaFindSubnet\xc4\x05\n\t\x00\x00\x10"),
+        (tund::Request::StaticPeers, r"\xabStaticPeers"),
+        (
+            tund::Request::Found(Endpoint::Hash(DestinationHash([0; 32]))),
+            r"\x81\xa5Found\xd9<aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.b32.i2p",
+        ),
     ]);
 }
 
@@ -240,12 +252,35 @@ fn replies_of_tund() {
             tund::Reply::Taken(taken),
             r"\x81\xa5Taken\x82\xa7refused\x91\xc4 a node\'s identity, 32 bytes long\xa6reason\xa1r",
         ),
+        (tund::Reply::StaticPeers(Vec::new()), r"\x81\xabStaticPeers\x90"),
         (tund::Reply::Subnet("10.9.0.0/16".parse().unwrap()), r"\x81\xa6Subnet\xc4\x05\n\t\x00\x00\x10"),
         (
             tund::Reply::Sessions { data: None, control: None },
             r"\x81\xa8Sessions\x82\xa4data\xc0\xa7control\xc0",
         ),
     ]);
+}
+
+#[test]
+fn what_a_static_interface_is() {
+    let peer = tund::StaticPeer {
+        public_key: [67; 32],
+        preshared_key: None,
+        endpoint: None,
+        allowed_ips: vec!["10.9.0.2/32".parse().unwrap(), "fd09::/64".parse().unwrap()],
+        keepalive: 25,
+    };
+    let interface = tund::StaticInterface {
+        name: "wg0".to_owned(),
+        addresses: vec!["10.9.0.1/24".parse().unwrap()],
+        mtu: 1280,
+        table: Some(254),
+        peers: vec![peer],
+    };
+    are_encoded_as(vec![(
+        interface,
+        r"\x85\xa4name\xa3wg0\xa9addresses\x91\xab10.9.0.1/24\xa3mtu\xcd\x05\x00\xa5table\xcc\xfe\xa5peers\x91\x85\xaapublic_key\xdc\x00 CCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC\xadpreshared_key\xc0\xa8endpoint\xc0\xaballowed_ips\x92\xa810.9.0.2\xa9fd09::/64\xa9keepalive\x19",
+    )]);
 }
 
 #[test]

@@ -17,10 +17,15 @@ use crate::memory::Epoch;
 
 const MAGIC: &[u8; 11] = b"i2plan keys";
 const VERSION: u8 = 1;
+/// Of a file that holds an imported WireGuard key, too.
+const IMPORTED_VERSION: u8 = 2;
 const SUM_LEN: usize = 32;
 
 /// Bytes of a key file: magic, version, identity, control destination, master secret, time, checksum.
 const LEN: usize = MAGIC.len() + 1 + 32 + 64 + 32 + 8 + SUM_LEN;
+
+/// Bytes of a key file with an imported WireGuard key, before the checksum.
+const IMPORTED_LEN: usize = LEN + 32;
 
 /// Random bytes of which keys are made.
 pub const RANDOM_LEN: usize = 128;
@@ -82,6 +87,8 @@ pub struct Keys {
     /// All WireGuard keys and all destinations for data are derived from it.
     master: [u8; 32],
     created_at: u64,
+    /// The WireGuard key of a static interface, if it does not come from the master secret.
+    imported: Option<[u8; 32]>,
 }
 
 impl fmt::Debug for Keys {
@@ -100,7 +107,7 @@ pub enum KeysError {
     #[error("it has version {0}, which this version of i2plan does not know; use the version that wrote it")]
     Version(u8),
     /// It ends too early.
-    #[error("it is truncated: {0} of {LEN} bytes; restore it from a backup")]
+    #[error("it is truncated: only {0} bytes are left; restore it from a backup")]
     Truncated(usize),
     /// It is not as it was written.
     #[error("it is damaged: its checksum does not match; restore it from a backup")]
@@ -117,6 +124,7 @@ impl Keys {
             control: DestinationKeys { padding: part(1), seed: part(2) },
             master: part(3),
             created_at: now,
+            imported: None,
         }
     }
 
@@ -173,17 +181,42 @@ impl Keys {
         SecretKey(*self.wireguard(epoch).private_key())
     }
 
+    /// The WireGuard private key of a static interface: the one that was imported, or else one of this node's own.
+    #[must_use]
+    pub fn static_private(&self) -> SecretKey {
+        if let Some(imported) = &self.imported {
+            return SecretKey(*imported);
+        }
+        let mut seed = Zeroizing::new([0; 32]);
+        Hkdf::<Sha256>::new(None, &self.master)
+            .expand(b"i2plan static wireguard v1", seed.as_mut())
+            .expect("32 bytes are fewer than HKDF-SHA256 can give");
+        SecretKey(*WireGuardSecret::new(&seed).private_key())
+    }
+
+    /// Takes this WireGuard private key for a static interface. Returns whether that is another one than before.
+    pub fn import_static(&mut self, key: &SecretKey) -> bool {
+        let is_other = self.static_private() != *key;
+        if is_other {
+            self.imported = Some(key.0);
+        }
+        is_other
+    }
+
     /// The content of a key file.
     #[must_use]
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
-        let mut out = Zeroizing::new(Vec::with_capacity(LEN));
+        let mut out = Zeroizing::new(Vec::with_capacity(IMPORTED_LEN));
         out.extend_from_slice(MAGIC);
-        out.push(VERSION);
+        out.push(if self.imported.is_some() { IMPORTED_VERSION } else { VERSION });
         out.extend_from_slice(&self.identity);
         out.extend_from_slice(&self.control.padding);
         out.extend_from_slice(&self.control.seed);
         out.extend_from_slice(&self.master);
         out.extend_from_slice(&self.created_at.to_be_bytes());
+        if let Some(imported) = &self.imported {
+            out.extend_from_slice(imported);
+        }
         let sum = Sha256::digest(&*out);
         out.extend_from_slice(&sum);
         out
@@ -195,27 +228,30 @@ impl Keys {
     /// [`KeysError`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeysError> {
         let rest = bytes.strip_prefix(MAGIC).ok_or(KeysError::Foreign)?;
-        match rest.first() {
+        let len = match rest.first() {
             None => return Err(KeysError::Truncated(bytes.len())),
-            Some(&VERSION) => {}
+            Some(&VERSION) => LEN,
+            Some(&IMPORTED_VERSION) => IMPORTED_LEN,
             Some(version) => return Err(KeysError::Version(*version)),
-        }
-        if bytes.len() < LEN {
+        };
+        if bytes.len() < len {
             return Err(KeysError::Truncated(bytes.len()));
         }
         let (body, sum) = bytes.split_last_chunk::<SUM_LEN>().ok_or(KeysError::Damaged)?;
-        if bytes.len() != LEN || Sha256::digest(body).as_slice() != sum {
+        if bytes.len() != len || Sha256::digest(body).as_slice() != sum {
             return Err(KeysError::Damaged);
         }
-        Self::decode(&body[MAGIC.len() + 1..]).map_err(|_| KeysError::Damaged)
+        Self::decode(&body[MAGIC.len() + 1..], len == IMPORTED_LEN).map_err(|_| KeysError::Damaged)
     }
 
-    fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+    fn decode(body: &[u8], is_imported: bool) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body);
         let identity = reader.array("identity")?;
         let control = DestinationKeys { padding: reader.array("padding")?, seed: reader.array("seed")? };
         let master = reader.array("master secret")?;
-        let keys = Self { identity, control, master, created_at: reader.u64("time")? };
+        let created_at = reader.u64("time")?;
+        let imported = is_imported.then(|| reader.array("static key")).transpose()?;
+        let keys = Self { identity, control, master, created_at, imported };
         reader.finish()?;
         Ok(keys)
     }
@@ -235,31 +271,53 @@ mod tests {
 
     use super::*;
 
+    fn with_imported() -> Keys {
+        let mut keys = test_keys(1);
+        assert!(keys.import_static(&SecretKey([9; 32])));
+        keys
+    }
+
     #[test]
     fn files_read_back() {
         let keys = test_keys(1);
-        assert_eq!(keys.to_bytes().len(), LEN);
+        assert_eq!((keys.to_bytes().len(), with_imported().to_bytes().len()), (LEN, IMPORTED_LEN));
         assert_eq!(Keys::from_bytes(&keys.to_bytes()), Ok(keys));
+        assert_eq!(Keys::from_bytes(&with_imported().to_bytes()), Ok(with_imported()));
     }
 
     #[test]
     fn every_truncation_is_an_error() {
-        let bytes = test_keys(1).to_bytes();
-        for len in 0..bytes.len() {
-            let error = Keys::from_bytes(&bytes[..len]).unwrap_err();
-            let expected = if len < MAGIC.len() { KeysError::Foreign } else { KeysError::Truncated(len) };
-            assert_eq!(error, expected, "{len}");
+        for bytes in [test_keys(1).to_bytes(), with_imported().to_bytes()] {
+            for len in 0..bytes.len() {
+                let error = Keys::from_bytes(&bytes[..len]).unwrap_err();
+                let expected = if len < MAGIC.len() { KeysError::Foreign } else { KeysError::Truncated(len) };
+                assert_eq!(error, expected, "{len}");
+            }
         }
     }
 
     #[test]
     fn every_flipped_bit_is_an_error() {
-        let bytes = test_keys(1).to_bytes();
-        for bit in 0..bytes.len() * 8 {
-            let mut flipped = bytes.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(Keys::from_bytes(&flipped).is_err(), "{bit}");
+        for bytes in [test_keys(1).to_bytes(), with_imported().to_bytes()] {
+            for bit in 0..bytes.len() * 8 {
+                let mut flipped = bytes.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                assert!(Keys::from_bytes(&flipped).is_err(), "{bit}");
+            }
         }
+    }
+
+    #[test]
+    fn a_static_interface_has_the_imported_key_or_one_of_its_own() {
+        let own = test_keys(1).static_private();
+        assert_eq!(own, test_keys(1).static_private());
+        assert_ne!(own, test_keys(2).static_private());
+        assert_eq!(with_imported().static_private(), SecretKey([9; 32]));
+        // What is there already is no news, be it imported or not.
+        assert!(!with_imported().import_static(&SecretKey([9; 32])));
+        let mut keys = test_keys(1);
+        assert!(!keys.import_static(&own));
+        assert_eq!(keys, test_keys(1));
     }
 
     #[test]

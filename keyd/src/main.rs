@@ -26,10 +26,10 @@ use i2plan_keyd::keys::Keys;
 use i2plan_keyd::policy::Signer;
 use i2plan_keyd::sandbox;
 use i2plan_keyd::seal::SealError;
-use i2plan_keyd::service::Keyd;
+use i2plan_keyd::service::{Keyd, Purpose};
 use i2plan_keyd::session::{Login, MAX_TUNNEL_LENGTH};
 use i2plan_keyd::store::{Seal, Store, StoreError, StoredKeys};
-use i2plan_keyd::unlock::{self, Descriptor, SAM_PASSWORD};
+use i2plan_keyd::unlock::{self, Descriptor, SAM_PASSWORD, WIREGUARD_KEY};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::SignalKind;
 use tracing::{info, warn};
@@ -57,12 +57,16 @@ Options:
       --listen DIR           make the listening sockets in this directory (keyd-meshd.sock, keyd-tund.sock,
                              keyd-connector.sock), if none are handed over
       --listen-control PATH  make the listening socket for orders, if none is handed over
+      --static               the keys are those of a static interface, and of no member of a mesh
       --passphrase-fd N      read the passphrase of the keys from this descriptor, up to the end of the line
   -h, --help
   -V, --version
 
 A passphrase is else read from $CREDENTIALS_DIRECTORY/passphrase, if there is one, and else asked for, if
 standard input is a terminal. New keys are sealed if there is a passphrase.
+
+With --static a WireGuard private key, which the supervisor may pass as wireguard-key, is kept in the store in place of
+the one that is there.
 
 The password of --sam-user is read from the descriptor that its supervisor passes as sam-password, or else from
 $CREDENTIALS_DIRECTORY/sam-password.
@@ -121,6 +125,7 @@ struct Args {
     refused: Vec<String>,
     listen: Option<PathBuf>,
     listen_control: Option<PathBuf>,
+    purpose: Purpose,
     passphrase_fd: Option<i32>,
     new_passphrase_fd: Option<i32>,
     maintenance: Option<Maintenance>,
@@ -151,6 +156,7 @@ fn parse() -> Result<Parsed<Args>, lexopt::Error> {
         refused: ["i2plan-routerd", "i2plan-web"].map(str::to_owned).into(),
         listen: None,
         listen_control: None,
+        purpose: Purpose::Mesh,
         passphrase_fd: None,
         new_passphrase_fd: None,
         maintenance: None,
@@ -192,6 +198,7 @@ fn parse() -> Result<Parsed<Args>, lexopt::Error> {
             Long("refuse") => args.refused.push(parser.value()?.string()?),
             Long("listen-control") => args.listen_control = Some(parser.value()?.into()),
             Long("listen") => args.listen = Some(parser.value()?.into()),
+            Long("static") => args.purpose = Purpose::Static,
             Long("passphrase-fd") => args.passphrase_fd = Some(parser.value()?.parse()?),
             Long("new-passphrase-fd") => args.new_passphrase_fd = Some(parser.value()?.parse()?),
             Long("check") => maintenance.push(Maintenance::Check),
@@ -260,21 +267,23 @@ fn serve_keys(args: Args, mut source: PassphraseSource) -> Result<(), End> {
     let supervisor = Supervisor::of_this_process();
     // Before the sandbox, which lets no socket be made. What is wrong with them is said when the keys are there.
     let made = |name: &str| args.listen.as_deref().map(|dir| dir.join(format!("keyd-{name}.sock")));
-    let (listeners, password) = activation::listeners_and(
+    let (listeners, [password, static_key]) = activation::listeners_and(
         [
             ("meshd", made("meshd")),
             ("tund", made("tund")),
             ("connector", made("connector")),
             ("control", args.listen_control.clone()),
         ],
-        SAM_PASSWORD,
+        [SAM_PASSWORD, WIREGUARD_KEY],
     );
     // A directory that cannot be used is not waited for: what is mounted there later, only a later process of a service
     // sees. Its supervisor starts that.
     let store = Store::open(&args.store).map_err(not_opened)?;
     enter_sandbox(&args.store)?;
     let login = login(args.sam_user, password)?;
-    let Opened { keys, sealed } = match store.load().map_err(End::failed)? {
+    let static_key = static_key.map(unlock::wireguard_key).transpose();
+    let static_key = static_key.map_err(|error| End::usage(format!("{WIREGUARD_KEY}: {error}")))?;
+    let Opened { mut keys, passphrase } = match store.load().map_err(End::failed)? {
         Some(stored) => source.open(&store, stored)?,
         None => {
             let passphrase = match source.given()? {
@@ -284,9 +293,15 @@ fn serve_keys(args: Args, mut source: PassphraseSource) -> Result<(), End> {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
             let keys = store.create(now, passphrase.as_ref().map(Seal::new)).map_err(End::failed)?;
             info!(node = %keys.node(), sealed = passphrase.is_some(), "made the keys of a new node");
-            Opened { keys, sealed: passphrase.is_some() }
+            Opened { keys, passphrase }
         }
     };
+    let sealed = passphrase.is_some();
+    if static_key.is_some_and(|key| keys.import_static(&key)) {
+        store.replace(&keys, passphrase.as_ref().map(Seal::new)).map_err(End::failed)?;
+        info!(sealed, "imported a WireGuard private key");
+    }
+    drop(passphrase);
     let (memory, delegations, files) = store.open_memory(&keys.node()).map_err(End::failed)?;
     info!(node = %keys.node(), sealed, "ready");
     let listeners = listeners?;
@@ -298,7 +313,7 @@ fn serve_keys(args: Args, mut source: PassphraseSource) -> Result<(), End> {
         supervisor.status(&format!("holds the keys of node {}", keys.node()));
         let signer = Signer::new(keys, sealed, memory, delegations, Box::new(files));
         let bridge = Bridge { address: args.sam, udp_port: args.sam_udp_port };
-        let service = Arc::new(Keyd::new(signer, bridge, args.tunnel_length, login));
+        let service = Arc::new(Keyd::new(signer, bridge, args.tunnel_length, login, args.purpose));
         let mut tasks = Tasks::default();
         for (listener, (name, access, limits)) in listeners.into_iter().zip(accesses) {
             tasks.spawn(name, serve(listener, Arc::clone(&service), access, limits));
@@ -354,8 +369,8 @@ fn maintain(
     let Some(stored) = store.load().map_err(End::failed)? else {
         return Err(End::failed(StoreError::Missing { path: path.to_owned() }));
     };
-    let Opened { keys, sealed } = source.open(&store, stored)?;
-    let node = keys.node();
+    let Opened { keys, passphrase } = source.open(&store, stored)?;
+    let (node, sealed) = (keys.node(), passphrase.is_some());
     match what {
         Maintenance::Check => {
             println!("the keys of node {node} are {}", if sealed { "sealed" } else { "not sealed" });
@@ -384,8 +399,8 @@ fn maintain(
 /// Keys that were read from a store.
 struct Opened {
     keys: Keys,
-    /// Whether a passphrase was needed.
-    sealed: bool,
+    /// The passphrase that was needed.
+    passphrase: Option<Passphrase>,
 }
 
 /// Where a passphrase comes from.
@@ -419,7 +434,7 @@ impl PassphraseSource {
                         "the keys are not sealed, though there is a passphrase: seal them by --change-passphrase"
                     );
                 }
-                Ok(Opened { keys, sealed: false })
+                Ok(Opened { keys, passphrase: None })
             }
             StoredKeys::Sealed(sealed) => {
                 let passphrase = match given {
@@ -434,7 +449,7 @@ impl PassphraseSource {
                     .with_status(LOCKED)
                 })?;
                 let keys = store.unseal(&sealed, &passphrase).map_err(not_opened)?;
-                Ok(Opened { keys, sealed: true })
+                Ok(Opened { keys, passphrase: Some(passphrase) })
             }
         }
     }

@@ -112,7 +112,8 @@ impl Signer {
             | Request::NotConnected(_)
             | Request::PrepareOrder(_)
             | Request::CountBelow(_)
-            | Request::ConfirmOrder(_) => return Err(ApiError::internal("this is not for the signer")),
+            | Request::ConfirmOrder(_)
+            | Request::LeaseStatic => return Err(ApiError::internal("this is not for the signer")),
             Request::Pinned => Reply::Pinned(
                 self.memory
                     .pinned

@@ -15,6 +15,19 @@ use crate::orders::Orders;
 use crate::policy::Signer;
 use crate::session::{self, Login};
 
+/// What is refused.
+const MESH: &str = "a mesh";
+const STATIC: &str = "a static interface";
+
+/// What the keys are for. Those of one purpose are never used for the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A member of a mesh.
+    Mesh,
+    /// An interface with static peers: nothing is signed.
+    Static,
+}
+
 /// `keyd`, to its clients.
 #[derive(Debug)]
 pub struct Keyd {
@@ -24,6 +37,7 @@ pub struct Keyd {
     min_tunnel_length: u8,
     /// What the bridge is told, if it wants a user and a password.
     login: Option<Login>,
+    purpose: Purpose,
     orders: Mutex<Orders>,
     started: Instant,
 }
@@ -32,12 +46,19 @@ impl Keyd {
     /// Has this signer answer; sessions are opened at this SAM bridge alone, with tunnels of so many hops at least in each
     /// direction.
     #[must_use]
-    pub fn new(signer: Signer, bridge: Bridge, min_tunnel_length: u8, login: Option<Login>) -> Self {
+    pub fn new(
+        signer: Signer,
+        bridge: Bridge,
+        min_tunnel_length: u8,
+        login: Option<Login>,
+        purpose: Purpose,
+    ) -> Self {
         Self {
             signer: Mutex::new(signer),
             dialing: Dialing::new(bridge),
             min_tunnel_length,
             login,
+            purpose,
             orders: Mutex::default(),
             started: Instant::now(),
         }
@@ -53,9 +74,15 @@ impl Keyd {
 
     async fn open_session(&self, request: OpenSession) -> Result<Answer<Reply>, ApiError> {
         let request = session::checked(request, self.min_tunnel_length)?;
+        let is_static = matches!(request.kind, SessionKind::StaticRaw | SessionKind::StaticRepliable);
+        if is_static != (self.purpose == Purpose::Static) {
+            return Err(self.not_for(if is_static { STATIC } else { MESH }));
+        }
         let connection = self.dialing.dial().await?;
         let keys = match request.kind {
-            SessionKind::Control => self.signer().keys().control().clone(),
+            SessionKind::Control | SessionKind::StaticRaw | SessionKind::StaticRepliable => {
+                self.signer().keys().control().clone()
+            }
             SessionKind::Data | SessionKind::Fallback => {
                 let nonce = random()?;
                 self.signer().keys().ephemeral(nonce)
@@ -70,6 +97,14 @@ impl Keyd {
             min_tunnel_length: self.min_tunnel_length,
         });
         Ok(Answer { reply, fds: vec![connection.stream, connection.datagrams] })
+    }
+
+    fn not_for(&self, what: &str) -> ApiError {
+        let purpose = match self.purpose {
+            Purpose::Mesh => MESH,
+            Purpose::Static => STATIC,
+        };
+        ApiError::conflict(format!("these keys are for {purpose}, and are not used for {what}"))
     }
 }
 
@@ -103,6 +138,12 @@ impl Service for Keyd {
                 self.dialing.not_connected(failure);
                 Reply::Done
             }
+            Request::LeaseStatic if self.purpose == Purpose::Static => {
+                Reply::StaticKey(self.signer().keys().static_private())
+            }
+            Request::LeaseStatic => return Err(self.not_for(STATIC)),
+            Request::Identity => self.signer().answer(Request::Identity, random()?, now())?,
+            _ if self.purpose == Purpose::Static => return Err(self.not_for(MESH)),
             signed => self.signer().answer(signed, random()?, now())?,
         };
         Ok(reply.into())
@@ -115,6 +156,11 @@ impl Service for Keyd {
         request: Request,
         fds: Vec<OwnedFd>,
     ) -> Result<Answer<Reply>, ApiError> {
+        let is_order =
+            matches!(request, Request::PrepareOrder(_) | Request::CountBelow(_) | Request::ConfirmOrder(_));
+        if is_order && self.purpose == Purpose::Static {
+            return Err(self.not_for(MESH));
+        }
         let since = self.started.elapsed();
         let prepared = match request {
             Request::PrepareOrder(order) => {

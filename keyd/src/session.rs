@@ -158,8 +158,8 @@ pub fn checked(request: OpenSession, min_length: u8) -> Result<OpenSession, ApiE
 
 fn new_session(request: &OpenSession, forward_to: SocketAddr) -> NewSession<'_> {
     let style = match request.kind {
-        SessionKind::Control | SessionKind::Fallback => Style::Datagram,
-        SessionKind::Data => Style::Raw,
+        SessionKind::Control | SessionKind::Fallback | SessionKind::StaticRepliable => Style::Datagram,
+        SessionKind::Data | SessionKind::StaticRaw => Style::Raw,
     };
     NewSession {
         style,

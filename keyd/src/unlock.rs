@@ -3,17 +3,21 @@
 
 use std::fs::File;
 use std::future::Future;
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Read as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use i2plan_ipc::passphrase::{Passphrase, PassphraseError, inherited};
+use i2plan_ipc::secret::SecretKey;
 
 /// The name of systemd's credential with the passphrase (`LoadCredential=passphrase:…`).
 const PASSPHRASE: &str = "passphrase";
 
 /// The name of systemd's credential with the password of the SAM bridge, and of the descriptor with it.
 pub const SAM_PASSWORD: &str = "sam-password";
+
+/// The name of the descriptor with the WireGuard private key of a static interface.
+pub const WIREGUARD_KEY: &str = "wireguard-key";
 
 /// A descriptor with a passphrase in it, taken over from whoever started this process.
 #[derive(Debug)]
@@ -63,6 +67,20 @@ pub fn sam_password(
         (Some(fd), _) => Passphrase::read(File::from(fd), SAM_PASSWORD).map(Some),
         (None, Some(directory)) => named(directory, SAM_PASSWORD),
         (None, None) => Ok(None),
+    }
+}
+
+/// The WireGuard private key in a descriptor that the supervisor passes: its 32 bytes.
+///
+/// # Errors
+/// If it holds fewer or more.
+pub fn wireguard_key(passed: OwnedFd) -> io::Result<SecretKey> {
+    let mut file = File::from(passed);
+    let mut key = SecretKey([0; 32]);
+    file.read_exact(&mut key.0)?;
+    match file.read(&mut [0])? {
+        0 => Ok(key),
+        _ => Err(io::Error::other("more than a key")),
     }
 }
 
@@ -118,5 +136,17 @@ mod tests {
         io::Write::write_all(&mut { writer }, b"passed").unwrap();
         let passed = sam_password(Some(reader.into()), Some(dir.path()));
         assert_eq!(passed.unwrap().unwrap().expose(), b"passed");
+    }
+
+    #[test]
+    fn a_key_has_32_bytes() {
+        let read = |bytes: &[u8]| {
+            let (reader, mut writer) = io::pipe().unwrap();
+            io::Write::write_all(&mut writer, bytes).unwrap();
+            drop(writer);
+            wireguard_key(reader.into())
+        };
+        assert_eq!(read(&[7; 32]).unwrap(), SecretKey([7; 32]));
+        assert!(read(&[7; 31]).is_err() && read(&[7; 33]).is_err());
     }
 }

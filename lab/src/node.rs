@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -211,6 +212,21 @@ impl Lab {
             "[router]\nenabled = true\nreseed = false\nseed = {:?}\ntransit = false\n{reachable}",
             node.seed()
         ))?;
+        self.start_node(node)
+    }
+
+    /// Starts a node more that is no member of a mesh but an interface, `wg0`, with static peers: a file of wg-quick with
+    /// this text says which.
+    ///
+    /// # Errors
+    /// If something does not start.
+    pub async fn add_static_node(&mut self, file: &str, style: &'static str) -> Result<&mut Node, Failure> {
+        let number = self.next_number()?;
+        let name = format!("n{number}");
+        let address = self.network.add_node(&name, number).await?;
+        let router = self.i2p.start_edge(&name, address, self.routers().kind(number), self.bridge).await?;
+        let mut node = Node::new(name, number, address, Some(router), self)?;
+        node.set_static(file, style)?;
         self.start_node(node)
     }
 
@@ -474,6 +490,8 @@ pub struct Node {
     log_filter: Option<String>,
     /// A file with the passphrase of its keys, for daemons that are started from now on.
     pub passphrase: Option<PathBuf>,
+    /// The style of its datagrams, if it has static peers.
+    static_style: Option<&'static str>,
     directory: PathBuf,
     /// The laboratory's router for it; none if it has its own.
     router: Option<Router>,
@@ -500,7 +518,7 @@ impl Node {
         let (uids, group, rpc_uid) = ([1, 2, 3].map(|daemon| first + daemon), first + 4, first + 5);
         let (router_uid, connector_uid, web_uid) = (first + 6, first + 7, first + 8);
         let (log_filter, routers) = (lab.log_filter.clone(), lab.routers());
-        let (passphrase, supervisor) = (None, None);
+        let (passphrase, static_style, supervisor) = (None, None, None);
         Ok(Self {
             name,
             address,
@@ -512,6 +530,7 @@ impl Node {
             group,
             log_filter,
             passphrase,
+            static_style,
             directory,
             router,
             routers,
@@ -600,6 +619,9 @@ impl Node {
         if self.passphrase.is_some() {
             args.extend(["--passphrase-fd".into(), "8".into()]);
         }
+        if let Some(style) = self.static_style {
+            args.extend(["--wg".into(), self.static_file().into_os_string(), "--style".into(), style.into()]);
+        }
         let mut supervisor = self.with_passphrase(args).namespace(Some(&self.name)).log(&self.log());
         if self.router.is_none() {
             supervisor = supervisor.variable("I2PLAN_LAB_ROUTER_NETWORK", &NETWORK.to_string());
@@ -608,6 +630,24 @@ impl Node {
             supervisor = supervisor.variable("I2PLAN_LOG", filter);
         }
         self.supervisor = Some(supervisor.start()?);
+        Ok(())
+    }
+
+    /// The file that says what the node's static peers are.
+    #[must_use]
+    pub fn static_file(&self) -> PathBuf {
+        self.directory.join("etc/wg0.conf")
+    }
+
+    /// Has other static peers, by a file of wg-quick with this text, when its daemons start the next time.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn set_static(&mut self, file: &str, style: &'static str) -> Result<(), Failure> {
+        let path = self.static_file();
+        std::fs::write(&path, file)?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        self.static_style = Some(style);
         Ok(())
     }
 

@@ -13,6 +13,8 @@ use i2plan_ipc::paths;
 use i2plan_ipc::version::build;
 use i2plan_meshd::shell::daemon::{Options, run};
 use i2plan_meshd::shell::event_log::EventLog;
+use i2plan_meshd::shell::static_interface;
+use i2plan_proto::sam::session::Style;
 
 const HELP: &str = "\
 i2plan-meshd: SAM sessions, gossip, invites and the control API of an i2plan node
@@ -27,6 +29,8 @@ Options:
       --keyd-socket PATH   (default: /run/i2plan/keyd-meshd.sock)
       --tund-socket PATH   (default: /run/i2plan/tund.sock)
       --listen PATH        make the listening socket, if none is handed over
+      --static STYLE       keep the session of an interface with static peers, in the style repliable or raw, and run no
+                           mesh
   -h, --help
   -V, --version
 
@@ -47,6 +51,7 @@ struct Args {
     keyd: PathBuf,
     tund: PathBuf,
     listen: Option<PathBuf>,
+    static_style: Option<Style>,
 }
 
 fn parse() -> Result<Parsed<Args>, lexopt::Error> {
@@ -57,6 +62,7 @@ fn parse() -> Result<Parsed<Args>, lexopt::Error> {
         keyd: paths::system_socket(paths::KEYD_MESHD_SOCKET),
         tund: paths::system_socket(paths::TUND_SOCKET),
         listen: None,
+        static_style: None,
     };
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
@@ -66,6 +72,7 @@ fn parse() -> Result<Parsed<Args>, lexopt::Error> {
             Long("keyd-socket") => args.keyd = parser.value()?.into(),
             Long("tund-socket") => args.tund = parser.value()?.into(),
             Long("listen") => args.listen = Some(parser.value()?.into()),
+            Long("static") => args.static_style = Some(parser.value()?.parse()?),
             Short('h') | Long("help") => return Ok(Parsed::Help),
             Short('V') | Long("version") => return Ok(Parsed::Version),
             _ => return Err(arg.unexpected()),
@@ -91,5 +98,9 @@ fn start(args: Args) -> Result<(), End> {
     let keyd = Endpoint::resolved(&args.keyd, Role::Keyd);
     let tund = Endpoint::resolved(&args.tund, Role::Tund);
     let options = Options { config, state, keyd, tund, event_log };
-    program::runtime()?.block_on(run(options, listener))
+    let runtime = program::runtime()?;
+    match args.static_style {
+        Some(style) => runtime.block_on(static_interface::run(options, style, listener)),
+        None => runtime.block_on(run(options, listener)),
+    }
 }

@@ -5,7 +5,7 @@ if [ "$1" -eq 0 ]; then
             i2plan-meshd.socket i2plan-tund.socket i2plan-tund-wireguard.socket i2plan-rpcd.socket i2plan-rpcd.service \
             i2plan-webd.socket i2plan-webd.service i2plan-meshd.service \
             i2plan-tund.service i2plan-connector.service i2plan-keyd.service \
-            i2plan-routerd.service || :
+            i2plan-routerd.service 'i2plan-static@*.service' || :
     fi
     if [ -e /var/lib/i2plan/keyd/keys ]; then
         echo "i2plan: this node's keys and its membership stay in /var/lib/i2plan."

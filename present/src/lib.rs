@@ -17,6 +17,7 @@ pub mod qr;
 pub mod remedy;
 pub mod route;
 pub mod setting;
+pub mod static_interface;
 pub mod status;
 pub mod table;
 pub mod text;

@@ -10,10 +10,10 @@ use super::text::clean;
 use super::units;
 
 /// What is shown for what is not known.
-const UNKNOWN: &str = "?";
+pub(crate) const UNKNOWN: &str = "?";
 
 /// WireGuard's REJECT_AFTER_TIME, seconds: a session is dead when it gets that old without a new handshake.
-const SESSION_LIFETIME: u64 = 180;
+pub(crate) const SESSION_LIFETIME: u64 = 180;
 
 const COLUMNS: &[Column] = &[
     Column::text("NAME").shrinks_to(12),
@@ -243,7 +243,11 @@ pub fn state(peer: &Peer) -> &'static str {
 /// Packets to and from a member that were dropped.
 #[must_use]
 pub fn drops(peer: &Peer) -> String {
-    match (peer.queue_drops, peer.rx_drops) {
+    drops_of(peer.queue_drops, peer.rx_drops)
+}
+
+pub(crate) fn drops_of(queue_drops: u64, rx_drops: u64) -> String {
+    match (queue_drops, rx_drops) {
         (0, 0) => "0".to_owned(),
         (tx, 0) => format!("{tx} tx"),
         (0, rx) => format!("{rx} rx"),

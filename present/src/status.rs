@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use i2plan_ipc::Role;
 use i2plan_ipc::api::meshd::{
-    Conflict, Daemon, Former, KeysProblem, Network, Sam, Session, SessionHealth, SessionState, Status, Tunnel,
+    Conflict, Daemon, Former, KeysProblem, Network, Sam, Session, SessionHealth, SessionState, StaticStatus,
+    Status, Tunnel,
 };
 use i2plan_ipc::api::tund::{Drops, InterfaceFault};
 use i2plan_ipc::version::Version;
@@ -30,6 +31,11 @@ pub struct Warning {
 #[must_use]
 pub fn warnings(status: &Status, own: &Version) -> Vec<Warning> {
     let mut found = of_the_daemons(status, own);
+    if status.static_interface.is_some() {
+        found.extend(super::static_interface::of_the_session(status));
+        found.extend(super::static_interface::of_the_peers(status));
+        return found;
+    }
     found.extend(of_the_sessions(status));
     found.extend(of_the_membership(status));
     found.extend(of_the_keys(status));
@@ -352,6 +358,10 @@ pub fn render(status: &Status, warnings: &[Warning], look: &Look) -> String {
         out.0.push('\n');
     }
 
+    if let Some(interface) = &status.static_interface {
+        render_static(&mut out, status, interface);
+        return out.0;
+    }
     out.line("Node", &status.name);
     out.part("id", status.node_id.as_deref().unwrap_or("not known yet: keyd has not told it"));
     out.part("uptime", &units::duration(status.uptime));
@@ -396,6 +406,31 @@ pub fn render(status: &Status, warnings: &[Warning], look: &Look) -> String {
         out.part(&daemon.name, &describe_daemon(daemon));
     }
     out.0
+}
+
+/// The lines of an interface with static peers.
+fn render_static(out: &mut Overview, status: &Status, interface: &StaticStatus) {
+    let Status { tunnel, sam, .. } = status;
+    out.line("Interface", &format!("{} ({})", status.name, self::interface(tunnel)));
+    out.part("uptime", &units::duration(status.uptime));
+    out.part("MTU", &tunnel.mtu.to_string());
+    if let Some(key) = &tunnel.public_key {
+        out.part("public key", key);
+    }
+    if let Some(drops) = describe_drops(tunnel) {
+        out.part("dropped", &drops);
+    }
+    out.line("I2P router", &describe_bridge(sam));
+    out.part("session", &describe_session(&sam.data));
+    out.part("style", &interface.style);
+    out.line("Peers", "");
+    for peer in &interface.peers {
+        out.part(&super::static_interface::short(peer), &super::static_interface::describe(peer));
+    }
+    out.line("Daemons", "");
+    for daemon in &status.daemons {
+        out.part(&daemon.name, &describe_daemon(daemon));
+    }
 }
 
 /// What the node is in its network, besides a member.
@@ -564,6 +599,7 @@ pub(super) mod tests {
             },
             daemons: vec![daemon("keyd", 10), daemon("meshd", 11), daemon("tund", 12)],
             keys: Vec::new(),
+            static_interface: None,
         }
     }
 

@@ -193,6 +193,25 @@ macro_rules! serde_as_bytes {
 }
 pub(crate) use serde_as_bytes;
 
+/// Has a type serialized as its text.
+macro_rules! serde_as_text {
+    ($type:ty) => {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+pub(crate) use serde_as_text;
+
 /// Deserializes a byte string and decodes it.
 pub(crate) fn deserialize_bytes<'de, T: Codec, D: serde::Deserializer<'de>>(
     deserializer: D,

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::codec::DecodeError;
+use crate::codec::{DecodeError, serde_as_text};
 use crate::destination::{Destination, DestinationHash, base64, hash_of};
 use crate::identity::BASE32;
 
@@ -239,6 +239,8 @@ fn signing_key_len(kind: u16) -> Option<usize> {
         _ => return None,
     })
 }
+
+serde_as_text!(Endpoint);
 
 /// A hash as a name, a destination as base64: what [`FromStr`] reads.
 impl fmt::Display for Endpoint {

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::codec::serde_as_text;
+
 /// An address and the length of its network's prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Prefix {
@@ -95,6 +97,8 @@ impl FromStr for Prefix {
         if length <= bits_of(address) { Ok(Self::new(address, length)) } else { Err(NoPrefix) }
     }
 }
+
+serde_as_text!(Prefix);
 
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

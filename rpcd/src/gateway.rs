@@ -436,6 +436,7 @@ mod tests {
                     },
                     daemons: Vec::new(),
                     keys: Vec::new(),
+                    static_interface: None,
                 })),
                 Request::Peers => {
                     self.lists.fetch_add(1, Ordering::Relaxed);

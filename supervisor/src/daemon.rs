@@ -9,19 +9,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt as _, FdMapping};
+use i2plan_ipc::api::tund::{MAX_STATIC_INTERFACE, StaticInterface};
 use i2plan_ipc::daemon::logging;
+use i2plan_ipc::frame::encode_body;
 use i2plan_ipc::notification::Notification;
 use i2plan_ipc::passphrase::Passphrase;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::pipe::fcntl_setpipe_size;
 use thiserror::Error;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+use zeroize::Zeroizing;
 
 use crate::backoff::{Backoff, LOCKED, Verdict};
+use crate::error::StartError;
 use crate::event::{DaemonEvent, describe};
 use crate::launch::{LISTEN_FD, Launch};
+use crate::node::PeerSource;
 use crate::notify_receiver::{NotifyReceiver, Refusal};
 use crate::relay::{Printed, Relay};
 use crate::users::Account;
@@ -67,11 +73,43 @@ pub enum DaemonError {
     },
 }
 
-/// The name of the descriptor with the password of the SAM bridge, for `keyd`.
-const SAM_PASSWORD: &str = "sam-password";
-
 /// Who receives the supervisor's events.
 pub(crate) type Observer = Arc<dyn Fn(&DaemonEvent) + Send + Sync>;
+
+/// What a daemon finds behind a descriptor.
+#[derive(Debug, Clone)]
+pub(crate) enum Piped {
+    /// The same at every start.
+    Fixed(Zeroizing<Vec<u8>>),
+    /// A static interface with the peers that it has when `tund` starts; in the place of those that cannot be read, the
+    /// ones that it had first.
+    Static(StaticInterface, Option<PeerSource>),
+}
+
+impl Piped {
+    fn read(&self) -> Zeroizing<Vec<u8>> {
+        let (interface, source) = match self {
+            Self::Fixed(bytes) => return bytes.clone(),
+            Self::Static(interface, source) => (interface, source),
+        };
+        let read = source.as_ref().and_then(|source| (source.0)());
+        let encode = |peers| encode_static(&StaticInterface { peers, ..interface.clone() }).ok();
+        // It was encoded before.
+        read.and_then(encode).or_else(|| encode(interface.peers.clone())).unwrap_or_default()
+    }
+}
+
+/// What `tund` is told of a static interface.
+///
+/// # Errors
+/// [`StartError::Static`] if it is too much.
+pub(crate) fn encode_static(interface: &StaticInterface) -> Result<Zeroizing<Vec<u8>>, StartError> {
+    let encoded = encode_body(interface).map_err(|error| StartError::Static(error.to_string()))?;
+    if encoded.len() > MAX_STATIC_INTERFACE {
+        return Err(StartError::Static(format!("it takes more than {MAX_STATIC_INTERFACE} bytes")));
+    }
+    Ok(encoded)
+}
 
 /// A daemon to run.
 #[derive(Debug)]
@@ -96,8 +134,8 @@ pub(crate) struct Daemon {
     pub(crate) log_format: Option<&'static str>,
     /// What it finds on its standard input, at every start anew.
     pub(crate) passphrase: Option<Passphrase>,
-    /// What it finds behind the descriptor `sam-password`, at every start anew.
-    pub(crate) sam_password: Option<Passphrase>,
+    /// What it finds behind descriptors of these names, at every start anew.
+    pub(crate) piped: Vec<(&'static str, Piped)>,
     /// How long it may take to finish its work when it is asked to stop.
     pub(crate) last_work: Duration,
     /// The program that becomes it, by [`intercept`](crate::launch::intercept).
@@ -183,8 +221,9 @@ impl Daemon {
         let passed =
             passed.chain(self.notify.stored().iter().map(|stored| (stored.name.as_str(), &stored.fd)));
         let (mut passed, fds): (Vec<_>, Vec<_>) = passed.map(|(name, fd)| (name.to_owned(), fd)).unzip();
-        let password = self.sam_password.as_ref().map(filled_pipe).transpose()?.map(OwnedFd::from);
-        passed.extend(password.is_some().then(|| SAM_PASSWORD.to_owned()));
+        let pipes = self.piped.iter().map(|(_, content)| filled_pipe(&content.read()).map(OwnedFd::from));
+        let pipes = pipes.collect::<io::Result<Vec<_>>>()?;
+        passed.extend(self.piped.iter().map(|(name, _)| (*name).to_owned()));
         let launch = Launch {
             user: self.user,
             net_admin: self.net_admin,
@@ -206,7 +245,7 @@ impl Daemon {
             command.env(logging::FORMAT_VARIABLE, format);
         }
         let mappings: io::Result<Vec<_>> = (LISTEN_FD..)
-            .zip(fds.into_iter().chain(&password))
+            .zip(fds.into_iter().chain(&pipes))
             .map(|(child_fd, fd)| Ok(FdMapping { parent_fd: fd.try_clone()?, child_fd }))
             .collect();
         command.fd_mappings(mappings?).map_err(io::Error::other)?;
@@ -222,17 +261,22 @@ impl Daemon {
 /// If there is no pipe to be had.
 pub(crate) fn hand_over(passphrase: Option<&Passphrase>) -> io::Result<Stdio> {
     let Some(passphrase) = passphrase else { return Ok(Stdio::null()) };
-    Ok(filled_pipe(passphrase)?.into())
+    Ok(filled_pipe(passphrase.expose())?.into())
 }
 
-/// The reading end of a pipe that holds a passphrase and nothing else. A pipe has room for far more than the
-/// longest, so nothing waits for the reader.
+/// What a pipe has room for unless more is asked for, bytes (pipe(7)).
+const PIPE_ROOM: usize = 64 * 1024;
+
+/// The reading end of a pipe that holds this and nothing else. It has room for that, so that nothing waits for the reader.
 ///
 /// # Errors
-/// If there is no pipe to be had.
-pub(crate) fn filled_pipe(passphrase: &Passphrase) -> io::Result<PipeReader> {
+/// If there is no such pipe to be had.
+pub(crate) fn filled_pipe(content: &[u8]) -> io::Result<PipeReader> {
     let (reader, mut writer) = io::pipe()?;
-    writer.write_all(passphrase.expose())?;
+    if content.len() > PIPE_ROOM {
+        fcntl_setpipe_size(&writer, content.len())?;
+    }
+    writer.write_all(content)?;
     Ok(reader)
 }
 

@@ -31,6 +31,9 @@ pub enum StartError {
         /// Why not.
         source: io::Error,
     },
+    /// An interface with static peers cannot be told to `tund`.
+    #[error("the static interface cannot be told to tund: {0}")]
+    Static(String),
     /// The system has no descriptors to give.
     #[error("cannot share a socket: {0}")]
     Share(io::Error),

@@ -117,7 +117,7 @@ pub mod users;
 pub use daemon::DaemonError;
 pub use error::StartError;
 pub use event::DaemonEvent;
-pub use node::Node;
+pub use node::{Node, PeerSource, StaticNode};
 pub use programs::{ProgramError, Programs};
 pub use relay::{Relay, Sink, Writer};
 pub use sam_login::{SamLogin, SamLoginError};

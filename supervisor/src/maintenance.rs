@@ -183,7 +183,7 @@ impl StoppedNode {
         let other: OwnedFd = match new {
             Some(new) => {
                 arguments.extend(["--new-passphrase-fd".into(), LISTEN_FD.to_string().into()]);
-                filled_pipe(new).map_err(MaintenanceError::Start)?.into()
+                filled_pipe(new.expose()).map_err(MaintenanceError::Start)?.into()
             }
             None => File::open("/dev/null").map_err(MaintenanceError::Start)?.into(),
         };

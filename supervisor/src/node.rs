@@ -1,23 +1,35 @@
 //! A node: what its daemons are told.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use i2plan_config::Config;
+use i2plan_ipc::api::tund::{STATIC_INTERFACE, StaticInterface, StaticPeer};
 use i2plan_ipc::bridge::{AUTO, BridgeAddress};
 use i2plan_ipc::passphrase::Passphrase;
 use i2plan_ipc::paths;
+use i2plan_ipc::secret::SecretKey;
+use i2plan_proto::sam::session::Style;
 use nix::sys::signal::Signal;
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Piped, encode_static};
 use crate::error::StartError;
 use crate::layout::{Directories, NotifySocket, Socket, Sockets};
 use crate::notify_receiver::NotifyReceiver;
 use crate::programs::Programs;
 use crate::sam_login::SamLogin;
 use crate::users::{Account, Accounts};
+
+/// The name of the descriptor with the password of the SAM bridge, for `keyd`.
+const SAM_PASSWORD: &str = "sam-password";
+
+/// The name of the descriptor with the WireGuard private key of a static interface, for `keyd`.
+const WIREGUARD_KEY: &str = "wireguard-key";
 
 /// A node to run.
 #[derive(Debug)]
@@ -61,6 +73,31 @@ pub struct Node {
     pub shutdown_timeout: Duration,
     /// How long `tund` may take after that to send the packets that wait.
     pub drain_timeout: Duration,
+    /// In place of a mesh, an interface with static peers. Its name is that of [`Node::interface`].
+    pub static_interface: Option<StaticNode>,
+}
+
+/// An interface with static peers. The daemons are those of a mesh; `meshd` runs none, and `keyd` signs nothing.
+#[derive(Debug)]
+pub struct StaticNode {
+    /// What `tund` is told.
+    pub interface: StaticInterface,
+    /// The peers that it has when `tund` is started again: they may have changed since. Without it they are the same.
+    pub peers: Option<PeerSource>,
+    /// Its WireGuard private key, which `keyd` keeps from then on; none for the one that `keyd` has.
+    pub private_key: Option<SecretKey>,
+    /// The style of its datagrams, which is that of its one SAM session.
+    pub style: Style,
+}
+
+/// Reads the peers of a static interface anew; none if that fails.
+#[derive(Clone)]
+pub struct PeerSource(pub Arc<dyn Fn() -> Option<Vec<StaticPeer>> + Send + Sync>);
+
+impl fmt::Debug for PeerSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PeerSource")
+    }
 }
 
 impl Node {
@@ -89,6 +126,7 @@ impl Node {
             log_format: None,
             shutdown_timeout: config.shutdown_timeout,
             drain_timeout: config.drain_timeout,
+            static_interface: None,
         }
     }
 }
@@ -162,6 +200,20 @@ pub(crate) fn daemons(
         for_webd.extend(words(&[(&"--config", &config)]));
         for_routerd.extend(words(&[(&"--config", &config)]));
     }
+    let (mut of_keyd_piped, mut of_tund_piped) = (Vec::new(), Vec::new());
+    if let Some(login) = &node.sam_login {
+        let password = Zeroizing::new(login.password.expose().to_vec());
+        of_keyd_piped.push((SAM_PASSWORD, Piped::Fixed(password)));
+    }
+    if let Some(StaticNode { interface, peers, private_key, style }) = &node.static_interface {
+        for_keyd.push("--static".into());
+        for_meshd.extend(words(&[(&"--static", &style.to_string())]));
+        if let Some(key) = private_key {
+            of_keyd_piped.push((WIREGUARD_KEY, Piped::Fixed(Zeroizing::new(key.0.to_vec()))));
+        }
+        encode_static(interface)?;
+        of_tund_piped.push((STATIC_INTERFACE, Piped::Static(interface.clone(), peers.clone())));
+    }
     let daemon = |name, user, sockets: &[(&'static str, &Socket)], arguments| {
         let share = |(name, socket): &(_, &Socket)| socket.share().map(|fd| (*name, fd));
         Ok::<_, StartError>(Daemon {
@@ -179,11 +231,11 @@ pub(crate) fn daemons(
             stop_signal: if name == "tund" { Signal::SIGINT } else { Signal::SIGTERM },
             log_format: node.log_format,
             passphrase: node.passphrase.clone().filter(|_| name == "keyd"),
-            sam_password: node
-                .sam_login
-                .as_ref()
-                .filter(|_| name == "keyd")
-                .map(|login| login.password.clone()),
+            piped: match name {
+                "keyd" => of_keyd_piped.clone(),
+                "tund" => of_tund_piped.clone(),
+                _ => Vec::new(),
+            },
             last_work: match name {
                 "meshd" => node.shutdown_timeout,
                 "tund" => node.drain_timeout,

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::tund::{Interface, NewInterface, check_interface_name};
+use i2plan_ipc::api::tund::{Interface, NewInterface, StaticInterface, check_interface_name};
 use i2plan_proto::address::Ipv4Subnet;
 
 /// Least MTU, bytes: what IPv6 asks of a link (RFC 8200, section 5).
@@ -21,8 +21,20 @@ const MIN_IPV6_PREFIX: u8 = 48;
 /// # Errors
 /// [`i2plan_ipc::ErrorKind::Invalid`], naming what is wrong.
 pub fn check_new(NewInterface { name, mtu, .. }: &NewInterface) -> Result<(), ApiError> {
+    check_name_and_mtu(name, *mtu)
+}
+
+/// Checks what an administrator asks for.
+///
+/// # Errors
+/// [`i2plan_ipc::ErrorKind::Invalid`], naming what is wrong.
+pub fn check_static(StaticInterface { name, mtu, .. }: &StaticInterface) -> Result<(), ApiError> {
+    check_name_and_mtu(name, *mtu)
+}
+
+fn check_name_and_mtu(name: &str, mtu: u16) -> Result<(), ApiError> {
     check_interface_name(name).map_err(ApiError::invalid)?;
-    if !(MIN_MTU..=MAX_MTU).contains(mtu) {
+    if !(MIN_MTU..=MAX_MTU).contains(&mtu) {
         return Err(ApiError::invalid(format!("an MTU of {mtu} is out of bounds: {MIN_MTU} to {MAX_MTU}")));
     }
     Ok(())

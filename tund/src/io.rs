@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use boringtun::x25519::StaticSecret;
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::tund::{Drops, PeerStats};
+use i2plan_ipc::api::tund::{Drops, PeerStats, StaticPeerReport};
 use i2plan_ipc::daemon::panics::{Panicked, Throttle, contain};
 use i2plan_ipc::secret::SecretKey;
 use i2plan_proto::identity::NodeId;
@@ -19,10 +19,11 @@ use tokio::time::sleep_until;
 use tracing::{debug, error, info};
 
 use crate::device::Device;
+use crate::fd_store::PeerPlace;
 use crate::readiness;
 use crate::roster::Changes;
 use crate::session::{Session, Shared};
-use crate::tunnel::{MAX_MESSAGE, MAX_PACKET, Tunnel};
+use crate::tunnel::{MAX_FORWARDED_LINE, MAX_MESSAGE, MAX_PACKET, Tunnel};
 use crate::uapi::codec::PeerStatus;
 
 /// Packets read from one side before the other has its turn.
@@ -68,6 +69,10 @@ pub enum DataPathCommand {
     Stats(oneshot::Sender<Counted>),
     /// Tell all peers.
     Peers(oneshot::Sender<Vec<PeerStatus>>),
+    /// Tell where static peers are.
+    StaticPlaces(oneshot::Sender<Vec<PeerPlace>>),
+    /// Tell of all static peers.
+    StaticPeers(oneshot::Sender<Vec<StaticPeerReport>>),
 }
 
 /// What the data path has counted.
@@ -187,7 +192,7 @@ impl DataPath {
             diverted: None,
             commands,
             // A byte more than may be, so that what is too long is seen to be.
-            packet: vec![0; MAX_PACKET.max(MAX_MESSAGE) + 1].into(),
+            packet: vec![0; MAX_PACKET.max(MAX_MESSAGE + MAX_FORWARDED_LINE) + 1].into(),
             draining: None,
             turns: Turns::default(),
             panics: Panics { started: Instant::now(), throttle: Throttle::default() },
@@ -232,7 +237,8 @@ impl DataPath {
                 continue;
             }
             let (now, message) = (Instant::now(), &self.packet[..len]);
-            if self.test.as_ref().is_some_and(|test| test.datagram == *message)
+            // A static interface may have its own destination before it.
+            if self.test.as_ref().is_some_and(|test| message.ends_with(&test.datagram))
                 && let Some(test) = self.test.take()
             {
                 let _ = test.done.send(());
@@ -398,6 +404,10 @@ impl DataPath {
                 let _ = done.send(());
             }
             DataPathCommand::Test(nodes, done) => self.begin_test(&nodes, done),
+            DataPathCommand::StaticPlaces(done) => drop(done.send(self.tunnel.static_places())),
+            DataPathCommand::StaticPeers(done) => {
+                drop(done.send(self.tunnel.static_reports(Instant::now())));
+            }
             DataPathCommand::Peers(done) => drop(done.send(self.tunnel.peers(Instant::now()))),
             DataPathCommand::Stats(done) => drop(done.send(Counted {
                 heard: self.tunnel.heard(Instant::now()),
@@ -495,7 +505,7 @@ mod tests {
 
     use super::*;
     use crate::interface::Subnets;
-    use crate::tunnel::PeerConfig;
+    use crate::tunnel::{AllowedIps, PeerConfig};
 
     fn interface() -> tund::Interface {
         tund::Interface {
@@ -509,13 +519,17 @@ mod tests {
         }
     }
 
+    fn destination() -> Destination {
+        Destination { padding: [2; 32], signing_key: [2; 32] }
+    }
+
     fn peer() -> PeerConfig {
         PeerConfig {
             node: NodeId([2; 32]),
             public_key: PublicKey::from(&StaticSecret::from([2; 32])).to_bytes(),
-            endpoint: Destination { padding: [2; 32], signing_key: [2; 32] },
-            ipv4: [10, 42, 0, 2].into(),
-            ipv6: [0xfd00, 0, 0, 0, 0, 0, 0, 2].into(),
+            preshared_key: None,
+            endpoint: Some(destination().into()),
+            allowed_ips: AllowedIps::Member([10, 42, 0, 2].into(), [0xfd00, 0, 0, 0, 0, 0, 0, 2].into()),
             keepalive: 25,
             takes_reports: false,
         }
@@ -539,7 +553,8 @@ mod tests {
             host.set_nonblocking(true).unwrap();
             device.set_nonblocking(true).unwrap();
             let device = Device::from_socket(device);
-            let tunnel = Tunnel::new(StaticSecret::from([1; 32]), Subnets::of(&interface()), Instant::now());
+            let tunnel =
+                Tunnel::new(StaticSecret::from([1; 32]), Some(Subnets::of(&interface())), Instant::now());
             let (commands, receiver) = mpsc::channel(4);
             tokio::spawn(DataPath::new(device, tunnel, receiver).unwrap().run());
             Self {
@@ -569,7 +584,7 @@ mod tests {
             let address = udp.local_addr().unwrap();
             let control = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
             let (router, _) = self.listener.accept().unwrap();
-            let session = tund::Session { id: id.to_owned(), destination: peer().endpoint };
+            let session = tund::Session { id: id.to_owned(), destination: destination() };
             let duplicate = udp.try_clone().unwrap();
             let session = Session::adopt(session, vec![udp.into(), control.into()], &self.at()).unwrap();
             self.ask(|done| DataPathCommand::Attach(session, done)).await.unwrap();
@@ -595,7 +610,7 @@ mod tests {
         let mut datagram = [0; 2000];
         let (len, sender) = fixture.bridge.recv_from(&mut datagram).await.unwrap();
         assert_eq!(sender, from);
-        let line = format!("3.0 data-1 {}\n", peer().endpoint.to_base64());
+        let line = format!("3.0 data-1 {}\n", destination().to_base64());
         assert!(datagram.starts_with(line.as_bytes()));
         assert_eq!((datagram[line.len()], len), (1, line.len() + 148));
         assert_eq!(fixture.stats().await.peers[0].tx_packets, 1);
@@ -678,13 +693,13 @@ mod tests {
     /// A node at the other end of the bridge, which knows the one under test.
     fn other() -> Tunnel {
         let now = Instant::now();
-        let own = tund::Interface { ipv4: peer().ipv4, ipv6: peer().ipv6, ..interface() };
-        let mut other = Tunnel::new(StaticSecret::from([2; 32]), Subnets::of(&own), now);
+        let AllowedIps::Member(ipv4, ipv6) = peer().allowed_ips else { unreachable!("a member") };
+        let own = tund::Interface { ipv4, ipv6, ..interface() };
+        let mut other = Tunnel::new(StaticSecret::from([2; 32]), Some(Subnets::of(&own)), now);
         let known = PeerConfig {
             node: NodeId([1; 32]),
             public_key: PublicKey::from(&StaticSecret::from([1; 32])).to_bytes(),
-            ipv4: interface().ipv4,
-            ipv6: interface().ipv6,
+            allowed_ips: AllowedIps::Member(interface().ipv4, interface().ipv6),
             ..peer()
         };
         other.set_peers(vec![known], now).unwrap();

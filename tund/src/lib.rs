@@ -4,21 +4,28 @@
 //! meshd, [`uapi`] answers `wg show`. The daemon is single-threaded: what takes time is the router, and a second
 //! thread would keep the privileges that the first gives up.
 
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use i2plan_ipc::Role;
 use i2plan_ipc::access::{Access, Who};
+use i2plan_ipc::api::tund::{MAX_STATIC_INTERFACE, STATIC_INTERFACE, StaticInterface};
 use i2plan_ipc::daemon::activation::StoredFd;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::{self, End};
 use i2plan_ipc::daemon::signals::Signals;
 use i2plan_ipc::daemon::tasks::Tasks;
 use i2plan_ipc::daemon::{activation, hardening, logging, users};
+use i2plan_ipc::frame::decode_body;
 use i2plan_ipc::server::{ConnectionLimits, serve};
+use static_peers::StaticPeers;
 use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 pub mod device;
 mod end_reason;
@@ -34,6 +41,7 @@ pub mod roster;
 pub mod sandbox;
 pub mod service;
 pub mod session;
+pub mod static_peers;
 pub mod tunnel;
 pub mod uapi;
 
@@ -54,10 +62,15 @@ pub fn run(options: &options::Options) -> Result<(), End> {
         users::user_id(&options.meshd_user).map_err(|error| End::usage(format!("--meshd-user: {error}")))?;
     hardening::lock_memory();
     let supervisor = Supervisor::of_this_process();
-    let activation::Passed { listener, named: for_wg, stored } =
+    let activation::Passed { listener, named: for_wg, mut stored } =
         activation::passed(options.listen.as_deref(), Some(uapi::SOCKET_NAME))?;
-    let start = take_over(stored, supervisor, options)?;
-    let resumed = start.interface.is_some();
+    let configured = activation::take_named(&mut stored, STATIC_INTERFACE);
+    let configured = configured.map(|fd| read_static(fd, &options.interface)).transpose()?;
+    let static_peers = configured.as_ref().map(|interface| StaticPeers::new(interface.peers.clone()));
+    let static_peers = static_peers.transpose().map_err(End::usage)?;
+    let mut start = take_over(stored, supervisor, options, configured.as_ref())?;
+    let static_device = start.static_device.take();
+    let resumed = start.interface.is_some() || static_device.is_some();
     program::runtime()?.block_on(async {
         let mut signals = Signals::new()?;
         let listener = activation::into_tokio(listener)?;
@@ -67,6 +80,7 @@ pub fn run(options: &options::Options) -> Result<(), End> {
         let service = Arc::new(service::Tund::new(
             &options.keyd_socket,
             options.interface.clone(),
+            static_peers,
             options.bridge.clone(),
             supervisor,
             host,
@@ -79,13 +93,21 @@ pub fn run(options: &options::Options) -> Result<(), End> {
             sandbox::before_the_interface()?;
         }
         supervisor.ready();
-        if resumed {
+        if !resumed {
+            watch_for_driver(fatal);
+        }
+        #[cfg(target_os = "linux")]
+        if let Some(interface) = configured {
+            let service = Arc::clone(&service);
+            tokio::spawn(async move { service.run_static(interface, static_device).await });
+        } else if resumed {
             let service = Arc::clone(&service);
             tokio::spawn(async move { service.resume().await });
         } else {
             supervisor.status("waiting for meshd to say what the interface is");
-            watch_for_driver(fatal);
         }
+        #[cfg(not(target_os = "linux"))]
+        supervisor.status("waiting for meshd to say what the interface is");
         let mut tasks = Tasks::default();
         let access = Access::new([(Role::Meshd, Who::User(meshd))]);
         tasks.spawn("socket", serve(listener, Arc::clone(&service), access, ConnectionLimits::default()));
@@ -123,18 +145,45 @@ pub fn run(options: &options::Options) -> Result<(), End> {
     })
 }
 
+/// What the administrator says of an interface with static peers, from a descriptor that the supervisor passes.
+fn read_static(fd: OwnedFd, name: &str) -> Result<StaticInterface, End> {
+    if !cfg!(target_os = "linux") {
+        return Err(End::usage("static interfaces are for Linux alone"));
+    }
+    // All at once: a vector that grows leaves keys where it was.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_STATIC_INTERFACE + 1));
+    let read = File::from(fd).take(MAX_STATIC_INTERFACE as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|error| End::usage(format!("{STATIC_INTERFACE}: {error}")))?;
+    if bytes.len() > MAX_STATIC_INTERFACE {
+        return Err(End::usage(format!("{STATIC_INTERFACE}: longer than {MAX_STATIC_INTERFACE} bytes")));
+    }
+    let configured: StaticInterface =
+        decode_body(&bytes).map_err(|error| End::usage(format!("{STATIC_INTERFACE}: {error}")))?;
+    interface::check_static(&configured).map_err(End::usage)?;
+    if configured.name != name {
+        let found = configured.name;
+        return Err(End::usage(format!("{STATIC_INTERFACE} is for {found}, and --interface says {name}")));
+    }
+    Ok(configured)
+}
+
 /// What the supervisor has kept. With the interface among it, privileges go before anything of it is parsed.
 #[cfg(target_os = "linux")]
 fn take_over(
     mut stored: Vec<StoredFd>,
     supervisor: &'static Supervisor,
     options: &options::Options,
+    configured: Option<&StaticInterface>,
 ) -> Result<service::Start, EndReason> {
     let device = fd_store::found::take_device(&mut stored, supervisor);
     if device.is_some() {
         privileges::drop_all()?;
     }
-    fd_store::found::sort(device, stored, supervisor, &options.interface, &options.bridge)
+    let wanted = match configured {
+        Some(interface) => fd_store::found::Wanted::Static(interface),
+        None => fd_store::found::Wanted::Mesh(&options.interface),
+    };
+    fd_store::found::sort(device, stored, supervisor, wanted, &options.bridge)
         .map_err(EndReason::UnusableInterface)
 }
 
@@ -143,6 +192,7 @@ fn take_over(
     stored: Vec<StoredFd>,
     supervisor: &'static Supervisor,
     _: &options::Options,
+    _: Option<&StaticInterface>,
 ) -> Result<service::Start, EndReason> {
     for stored in stored {
         stored.refuse(supervisor, "nothing is stored on this system");

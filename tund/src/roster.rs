@@ -28,7 +28,7 @@ use i2plan_proto::wireguard::WireGuardCertificate;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::tunnel::{MAX_PEERS, PeerConfig};
+use crate::tunnel::{AllowedIps, MAX_PEERS, PeerConfig};
 
 /// Endings that are kept at most; `meshd` remembers fewer.
 const MAX_ENDINGS: usize = 16_384;
@@ -426,9 +426,9 @@ impl Roster {
         PeerConfig {
             node,
             public_key: entry.public_key,
-            endpoint: entry.endpoint,
-            ipv4,
-            ipv6: ipv6_of(&self.chain.network(), ipv4),
+            preshared_key: None,
+            endpoint: Some(entry.endpoint.into()),
+            allowed_ips: AllowedIps::Member(ipv4, ipv6_of(&self.chain.network(), ipv4)),
             keepalive: entry.keepalive,
             takes_reports: entry.reports,
         }

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use boringtun::x25519::{PublicKey, StaticSecret};
-use i2plan_ipc::api::keyd::{GetTrustAnchor, KeydApi, LeaseWireGuard, TrustAnchor, WireGuardLease};
+use i2plan_ipc::api::keyd::{
+    GetTrustAnchor, KeydApi, LeaseStaticKey, LeaseWireGuard, TrustAnchor, WireGuardLease,
+};
 use i2plan_ipc::api::tund::{
-    Configured, Ending, Interface, InterfaceFault, Limits, MAX_BATCH, Member, NewInterface, Overlap, Reply,
-    Request, Stats, TEST_TIMEOUT, Taken, TundApi,
+    Configured, Ending, Interface, InterfaceFault, Limits, MAX_BATCH, MAX_STATIC_PEERS, Member, NewInterface,
+    Overlap, Reply, Request, StaticInterface, StaticPeerReport, Stats, TEST_TIMEOUT, Taken, TundApi,
 };
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{DaemonLink, Endpoint};
@@ -21,6 +23,7 @@ use i2plan_ipc::server::{Answer, Service};
 use i2plan_ipc::version::Version;
 use i2plan_ipc::{ApiError, ErrorKind, Role, warn_limited};
 use i2plan_proto::address::Ipv4Subnet;
+use i2plan_proto::endpoint::Endpoint as PeerEndpoint;
 use i2plan_proto::identity::{NetworkId, NodeId};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::yield_now;
@@ -29,16 +32,17 @@ use tracing::{debug, info, warn};
 
 use crate::device::Device;
 use crate::end_reason::EndReason;
-use crate::fd_store::{FdStore, SessionKind};
+use crate::fd_store::{FdStore, PeerPlace, SessionKind};
 use crate::host::prefix::{HostNetwork, overlaps};
 use crate::host::{self, Host};
 use crate::interface::Subnets;
 use crate::io::{Counted, DataPath, DataPathCommand, Turns};
 use crate::roster::{Changes, Roster, SLICE, StoredMembers};
 use crate::session::{Session, SessionId, Shared};
+use crate::static_peers::StaticPeers;
 use crate::tunnel::Tunnel;
 use crate::uapi::Peers;
-use crate::uapi::codec::PeerStatus;
+use crate::uapi::codec::{Change, PeerStatus};
 use crate::{device, interface, privileges, sandbox};
 
 /// How long packets that wait may still be sent at the end, as long as meshd has not said.
@@ -65,6 +69,9 @@ const TRUST_POLL: Duration = Duration::from_secs(60);
 
 /// How often the members are kept, if they have changed. Until then a new process has to be told of new ones.
 const KEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// How often it is noted where static peers are, who are few.
+const KEEP_STATIC_EVERY: Duration = Duration::from_secs(1);
 
 /// How long it may take until `keyd` has signed the record of a node that has just come into a network. The key is
 /// certified before.
@@ -109,8 +116,10 @@ pub struct Tund {
     roster: Mutex<Option<Roster>>,
     /// The members have changed since they were kept.
     unkept: AtomicBool,
-    /// Why no member is admitted.
-    problem: std::sync::Mutex<Option<String>>,
+    /// The peers of a static interface; none in a mesh.
+    static_peers: Option<Mutex<StaticPeers>>,
+    /// Why no member is admitted, or there is no interface with static peers.
+    problem: std::sync::Mutex<Option<ApiError>>,
     /// A session for data that came before the interface.
     waiting: Mutex<Option<Session>>,
     /// The session for control messages, which is only kept here.
@@ -122,7 +131,9 @@ pub struct Tund {
 
 /// The interface is up.
 struct Running {
-    interface: Interface,
+    /// A mesh's; none with static peers.
+    interface: Option<Interface>,
+    mtu: u16,
     configured: Configured,
     commands: mpsc::Sender<DataPathCommand>,
     turns: Turns,
@@ -154,8 +165,10 @@ pub struct Resumable {
 
 /// What a daemon begins with.
 pub struct Start {
-    /// The interface.
+    /// The interface of a member.
     pub interface: Option<Resumable>,
+    /// An interface with static peers, and where they were.
+    pub static_device: Option<(Device, Vec<PeerPlace>)>,
     /// The session for data.
     pub data: Option<Session>,
     /// The session for control messages.
@@ -168,16 +181,24 @@ impl Start {
     /// With nothing.
     #[must_use]
     pub fn fresh(supervisor: &'static Supervisor) -> Self {
-        Self { interface: None, data: None, control: None, fd_store: FdStore::new(supervisor) }
+        Self {
+            interface: None,
+            static_device: None,
+            data: None,
+            control: None,
+            fd_store: FdStore::new(supervisor),
+        }
     }
 }
 
 impl Tund {
-    /// A daemon whose interface has this name. `fatal` gets the reason why the process must end, should there come one.
+    /// A daemon whose interface has this name, with static peers or for a mesh. `fatal` gets the reason why the process must end, should there come one.
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "each is something else that the process is started with")]
     pub fn new(
         keyd: &Path,
         name: String,
+        static_peers: Option<StaticPeers>,
         bridge: Bridge,
         supervisor: &'static Supervisor,
         host: Host,
@@ -199,6 +220,7 @@ impl Tund {
             running: Mutex::new(None),
             roster: Mutex::new(None),
             unkept: AtomicBool::new(false),
+            static_peers: static_peers.map(Mutex::new),
             problem: std::sync::Mutex::new(None),
             waiting: Mutex::new(start.data),
             control: Mutex::new(start.control),
@@ -269,7 +291,7 @@ impl Tund {
                 let away = matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Timeout);
                 return match &*self.running.lock().await {
                     // It was leased before.
-                    Some(Running { interface, configured, .. })
+                    Some(Running { interface: Some(interface), configured, .. })
                         if away && interface.to_new() == wanted && configured.epoch == epoch =>
                     {
                         Ok(configured.clone())
@@ -280,8 +302,8 @@ impl Tund {
         };
         let interface = wanted.of_member(&lease.anchor.charter, &lease.anchor.chain);
         interface::check(&interface)?;
-        if let Some(running) = &*self.running.lock().await {
-            self.compare(&running.interface, &interface)?;
+        if let Some(Running { interface: Some(present), .. }) = &*self.running.lock().await {
+            self.compare(present, &interface)?;
         }
         if let Some(resumable) = &*self.resumable.lock().await {
             self.compare(&resumable.interface, &interface)?;
@@ -296,7 +318,9 @@ impl Tund {
         // Held until all is done, so that there is one interface.
         let mut running = self.running.lock().await;
         if let Some(present) = &mut *running {
-            self.compare(&present.interface, &interface)?;
+            if let Some(present) = &present.interface {
+                self.compare(present, &interface)?;
+            }
             // Another may have been asked for meanwhile; keyd leases none that is older than the newest.
             if present.configured.epoch < epoch {
                 self.rotate(present, &lease).await?;
@@ -325,7 +349,7 @@ impl Tund {
             epoch,
         };
         let now = Instant::now();
-        let mut tunnel = Tunnel::new(key, Subnets::of(&interface), now);
+        let mut tunnel = Tunnel::new(key, Some(Subnets::of(&interface)), now);
         if let Some(limits) = *self.limits.lock().await {
             tunnel.set_limit(usize::try_from(limits.tunnels).unwrap_or(usize::MAX), now);
         }
@@ -336,6 +360,31 @@ impl Tund {
         if waiting.as_ref().is_some_and(|session| Some(&session.id) == self.early_session.as_ref()) {
             tunnel.begin_with_newcomers(now);
         }
+        let (commands, turns) = self.start_path(device, tunnel, waiting.take())?;
+        info!(
+            interface = configured.interface,
+            ipv4 = %interface.ipv4,
+            ipv6 = %interface.ipv6,
+            mtu = interface.mtu,
+            epoch,
+            "the interface is up and all privileges are given up"
+        );
+        self.supervisor.status(&format!("carrying packets on {}", configured.interface));
+        let (mtu, interface) = (interface.mtu, Some(interface));
+        *running = Some(Running { interface, mtu, configured: configured.clone(), commands, turns, seen: 0 });
+        drop((running, resumable, waiting));
+        *self.roster.lock().await = Some(roster);
+        self.look_at_host().await;
+        Ok(configured)
+    }
+
+    /// Starts the data path, with the session that there may be.
+    fn start_path(
+        &self,
+        device: Device,
+        tunnel: Tunnel,
+        session: Option<Session>,
+    ) -> Result<(mpsc::Sender<DataPathCommand>, Turns), ApiError> {
         let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
         let path = DataPath::new(device, tunnel, receiver)
             .map_err(|error| ApiError::internal(format!("cannot wait for the interface: {error}")))?;
@@ -346,25 +395,104 @@ impl Tund {
                 end(&fatal, EndReason::Interface(error));
             }
         });
-        info!(
-            interface = configured.interface,
-            ipv4 = %interface.ipv4,
-            ipv6 = %interface.ipv6,
-            mtu = interface.mtu,
-            epoch,
-            "the interface is up and all privileges are given up"
-        );
-        self.supervisor.status(&format!("carrying packets on {}", configured.interface));
-        if let Some(session) = waiting.take() {
+        if let Some(session) = session {
             let (done, _) = oneshot::channel();
             // There is room: nobody else has the sender yet.
             let _ = commands.try_send(DataPathCommand::Attach(session, done));
         }
-        *running = Some(Running { interface, configured: configured.clone(), commands, turns, seen: 0 });
-        drop((running, resumable, waiting));
-        *self.roster.lock().await = Some(roster);
-        self.look_at_host().await;
-        Ok(configured)
+        Ok((commands, turns))
+    }
+
+    /// Brings an interface with static peers up as soon as `keyd` leases its key, and without a word of `meshd`: with the
+    /// device that was there at the start, if there was one, and with peers where they were then.
+    #[cfg(target_os = "linux")]
+    pub async fn run_static(&self, interface: StaticInterface, mut device: Option<(Device, Vec<PeerPlace>)>) {
+        let (mut limit, started) = (LogLimit::default(), Instant::now());
+        while let Err(error) = self.try_static(&interface, &mut device).await {
+            warn_limited!(limit, started.elapsed(), &error.message, "there is no interface yet");
+            self.supervisor.status(&format!("there is no interface {} yet: {error}", interface.name));
+            let away = matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Timeout);
+            self.set_problem(Some(error));
+            sleep(if away { LEASE_RETRY } else { LEASE_REFUSED_RETRY }).await;
+        }
+        self.set_problem(None);
+    }
+
+    #[cfg(target_os = "linux")]
+    async fn try_static(
+        &self,
+        interface: &StaticInterface,
+        device: &mut Option<(Device, Vec<PeerPlace>)>,
+    ) -> Result<(), ApiError> {
+        let StaticInterface { name, mtu, .. } = interface;
+        let mtu = *mtu;
+        let key = self.keyd.call(LeaseStaticKey).await.map_err(|error| {
+            let mut error = error.into_api();
+            error.message = format!("no WireGuard key from keyd: {}", error.message);
+            error
+        })?;
+        let resumed = device.is_some();
+        let (device, places) = match device.take() {
+            Some(resumed) => resumed,
+            None => {
+                let device = device::create_static(interface).await?;
+                self.give_up_privileges()?;
+                self.fd_store.static_interface(device.as_fd());
+                (device, Vec::new())
+            }
+        };
+        let (key, now) = (StaticSecret::from(key.0), Instant::now());
+        let (public_key, interface) = (PublicKey::from(&key).to_bytes(), name.clone());
+        let mut tunnel = Tunnel::new(key, None, now);
+        tunnel.set_limit(MAX_STATIC_PEERS, now);
+        let Changes { set, removed } = match &self.static_peers {
+            Some(peers) => peers.lock().await.all(places),
+            None => Changes::default(),
+        };
+        tunnel.change_peers(set, &removed, now);
+        if resumed {
+            tunnel.begin_all(now);
+        }
+        let mut running = self.running.lock().await;
+        let session = self.waiting.lock().await.take();
+        let (commands, turns) = self.start_path(device, tunnel, session)?;
+        info!(interface, mtu, resumed, "the interface is up and all privileges are given up");
+        self.supervisor.status(&format!("carrying packets on {interface}"));
+        let configured = Configured { interface, public_key, epoch: 0 };
+        *running = Some(Running { interface: None, mtu, configured, commands, turns, seen: 0 });
+        Ok(())
+    }
+
+    #[cfg(target_os = "linux")]
+    fn set_problem(&self, problem: Option<ApiError>) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+
+    /// The static peers; those that are looked up by their hash have it.
+    async fn static_reports(&self) -> Result<Vec<StaticPeerReport>, ApiError> {
+        let mut reports = self.ask(DataPathCommand::StaticPeers).await?.unwrap_or_default();
+        if let Some(peers) = &self.static_peers {
+            let peers = peers.lock().await;
+            for report in &mut reports {
+                let wanted = || peers.configured(&report.stats.node.0).map(|hash| (hash, false));
+                report.endpoint = report.endpoint.or_else(wanted);
+            }
+        }
+        Ok(reports)
+    }
+
+    /// The router has found a destination.
+    async fn note_destination(&self, endpoint: PeerEndpoint) -> Result<(), ApiError> {
+        let PeerEndpoint::Destination(destination) = endpoint else {
+            return Err(ApiError::invalid("a destination is expected, not its hash"));
+        };
+        // Held until it is done: they may be changed meanwhile.
+        let peers = self.static_peers.as_ref().ok_or_else(not_static)?.lock().await;
+        let changes = peers.handle_found(&destination);
+        if changes != Changes::default() {
+            self.ask(|done| DataPathCommand::ChangePeers(changes, done)).await?.ok_or_else(not_configured)?;
+        }
+        Ok(())
     }
 
     /// Looks from time to time what the host does to the interface. Never returns.
@@ -384,9 +512,9 @@ impl Tund {
 
     /// Compares the host's networks with the interface, if it is up.
     async fn look_at_host(&self) {
-        let up = self.running.lock().await.as_ref().map(|running| {
+        let up = self.running.lock().await.as_ref().and_then(|running| {
             let Running { interface, configured, .. } = running;
-            (configured.interface.clone(), interface.clone())
+            Some((configured.interface.clone(), interface.clone()?))
         });
         let Some((name, interface)) = up else { return };
         let host = match self.read_host().await {
@@ -472,6 +600,13 @@ impl Tund {
             let hint = error.hint().unwrap_or_default();
             self.supervisor.status(&format!("there is no interface: {error}; {hint}"));
         })?;
+        self.give_up_privileges()?;
+        self.fd_store.interface(interface, epoch, device.as_fd());
+        Ok(device)
+    }
+
+    /// Gives up all that an interface took to make. If that fails, the process ends.
+    fn give_up_privileges(&self) -> Result<(), ApiError> {
         privileges::drop_all().map_err(|error| {
             let answer = ApiError::internal(error.to_string());
             end(&self.fatal, EndReason::Privileges(error));
@@ -481,9 +616,7 @@ impl Tund {
             let answer = ApiError::internal(error.to_string());
             end(&self.fatal, EndReason::Sandbox(error));
             answer
-        })?;
-        self.fd_store.interface(interface, epoch, device.as_fd());
-        Ok(device)
+        })
     }
 
     /// Ends the process if another interface is wanted than there is.
@@ -573,7 +706,7 @@ impl Tund {
     /// Goes by what `keyd` says. If this node is in another network or in none, or has another address, the process ends,
     /// and the interface, the peers and the keys with it.
     async fn look_at_trust(&self) {
-        let up = self.running.lock().await.as_ref().map(|running| running.interface.clone());
+        let up = self.running.lock().await.as_ref().and_then(|running| running.interface.clone());
         let Some(interface) = up else { return };
         let result = match self.anchor(interface.network).await {
             Ok(anchor) => {
@@ -617,7 +750,7 @@ impl Tund {
         if suspect && problem.is_none() {
             warn!("by the clock this node's own WireGuard key may not be used: no member is admitted");
         }
-        *problem = suspect.then(|| CLOCK.to_owned());
+        *problem = suspect.then(|| clock_problem(CLOCK));
         !suspect
     }
 
@@ -661,12 +794,18 @@ impl Tund {
     /// returns.
     pub async fn watch_members(&self) {
         loop {
-            sleep(KEEP_EVERY).await;
+            sleep(if self.static_peers.is_some() { KEEP_STATIC_EVERY } else { KEEP_EVERY }).await;
             self.keep_members().await;
         }
     }
 
     async fn keep_members(&self) {
+        if self.static_peers.is_some()
+            && self.supervisor.is_there()
+            && let Ok(Some(places)) = self.ask(DataPathCommand::StaticPlaces).await
+        {
+            self.fd_store.destinations(places);
+        }
         if let Some(roster) = &*self.roster.lock().await {
             self.keep(roster);
         }
@@ -781,18 +920,22 @@ impl Tund {
 
     async fn stats(&self) -> Result<Stats, ApiError> {
         let counted = self.ask(DataPathCommand::Stats).await?;
-        let interface =
-            self.running.lock().await.as_ref().map(|running| running.configured.interface.clone());
+        let up = self.running.lock().await.as_ref().map(|running| {
+            let Running { configured, mtu, .. } = running;
+            (configured.interface.clone(), *mtu, configured.public_key)
+        });
         let Counted { session, heard, unanswered, peers, drops, diverted } = counted.unwrap_or_default();
         let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let (heard, unanswered) = (heard.map(millis), unanswered.map(millis));
         let Seen { overlaps, without_ipv6, faults, .. } = self.seen.lock().await.clone();
         let version = Version::current();
         let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let problem = problem.map(clock_problem).or_else(|| diverted.map(diverted_problem));
+        let problem = problem.or_else(|| diverted.map(diverted_problem));
         Ok(Stats {
             version,
-            interface,
+            interface: up.as_ref().map(|(interface, ..)| interface.clone()),
+            mtu: up.as_ref().map(|(_, mtu, _)| *mtu),
+            public_key: up.map(|(.., public_key)| public_key),
             session,
             heard,
             unanswered,
@@ -841,6 +984,10 @@ fn diverted_problem(found: String) -> ApiError {
     )
 }
 
+fn not_static() -> ApiError {
+    ApiError::conflict("this is no static interface")
+}
+
 fn not_configured() -> ApiError {
     ApiError::conflict("there is no interface yet").with_hint("configure it first")
 }
@@ -849,6 +996,29 @@ impl Peers for Tund {
     async fn peers(&self) -> Result<Option<Vec<PeerStatus>>, ApiError> {
         self.ask(DataPathCommand::Peers).await
     }
+
+    async fn change(&self, change: Change) -> Result<(), ApiError> {
+        let peers = self.static_peers.as_ref();
+        let peers = peers.ok_or_else(|| ApiError::conflict("the peers of a mesh are its members"))?;
+        let no_interface = || ApiError::unavailable("there is no interface yet");
+        let own_key = self.running.lock().await.as_ref().map(|running| running.configured.public_key);
+        let own_key = own_key.ok_or_else(no_interface)?;
+        let wanted = change.private_key.as_ref().map(|key| StaticSecret::from(key.0));
+        if wanted.is_some_and(|wanted| PublicKey::from(&wanted).to_bytes() != own_key) {
+            return Err(ApiError::conflict(
+                "the private key is keyd's, which another file gives it at a start",
+            ));
+        }
+        let mut peers = peers.lock().await;
+        let (next, changes) = peers.changed(change, &own_key)?;
+        let (set, removed) = (changes.set.len(), changes.removed.len());
+        if changes != Changes::default() {
+            self.ask(|done| DataPathCommand::ChangePeers(changes, done)).await?.ok_or_else(no_interface)?;
+            info!(set, removed, "static peers were changed at run time");
+        }
+        *peers = next;
+        Ok(())
+    }
 }
 
 impl Service for Tund {
@@ -856,6 +1026,14 @@ impl Service for Tund {
 
     async fn call(&self, _: Role, request: Request, fds: Vec<OwnedFd>) -> Result<Answer<Reply>, ApiError> {
         match request {
+            Request::StaticPeers => Ok(Reply::StaticPeers(self.static_reports().await?).into()),
+            Request::Found(destination) => {
+                self.note_destination(destination).await?;
+                Ok(Reply::Done.into())
+            }
+            Request::Configure(..) | Request::GiveUp if self.static_peers.is_some() => {
+                Err(ApiError::conflict("this interface has static peers, and is in no mesh"))
+            }
             Request::Configure(interface, epoch) => {
                 self.configure(interface, epoch).await.map(|configured| Reply::Configured(configured).into())
             }
@@ -922,7 +1100,7 @@ impl Service for Tund {
             }
             Request::FindSubnet(wanted) => Ok(Reply::Subnet(self.find_subnet(wanted).await?).into()),
             Request::TestSession(nodes) => Ok(self.test_session(nodes).await?.into()),
-            Request::Stats => Ok(Reply::Stats(self.stats().await?).into()),
+            Request::Stats => Ok(Reply::Stats(Box::new(self.stats().await?)).into()),
         }
     }
 }
@@ -947,7 +1125,7 @@ mod tests {
     fn start_with(bridge: Bridge, fatal: mpsc::Sender<EndReason>) -> Tund {
         let nobody = Box::leak(Box::new(Supervisor::hearing(None)));
         let (keyd, host) = (Path::new("/nonexistent/keyd.sock"), Host::open(false).unwrap());
-        Tund::new(keyd, "i2plan0".to_owned(), bridge, nobody, host, Start::fresh(nobody), fatal)
+        Tund::new(keyd, "i2plan0".to_owned(), None, bridge, nobody, host, Start::fresh(nobody), fatal)
     }
 
     fn interface() -> NewInterface {
@@ -1009,6 +1187,22 @@ mod tests {
         }
         let limits = Limits { tunnels: 1, drain: LONGEST_DRAIN };
         assert!(tund().call(Role::Meshd, Request::Limits(limits), Vec::new()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn meshd_has_no_say_in_the_peers_of_a_static_interface() {
+        let (fatal, mut reason) = mpsc::channel(1);
+        let mut tund = start(fatal);
+        tund.static_peers = Some(Mutex::new(StaticPeers::default()));
+        for request in [Request::Configure(interface(), 1), Request::GiveUp, Request::BeginSync] {
+            let error = tund.call(Role::Meshd, request, Vec::new()).await.unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Conflict);
+        }
+        let hash = Destination { padding: [1; 32], signing_key: [2; 32] }.hash();
+        let found = Request::Found(PeerEndpoint::Hash(hash));
+        let error = tund.call(Role::Meshd, found, Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Invalid);
+        assert!(reason.try_recv().is_err());
     }
 
     #[tokio::test]

@@ -146,7 +146,9 @@ impl Web {
         let why = match timeout(READY_DEADLINE, status).await {
             Ok(Ok(status)) => {
                 let is_up = |session: &Session| session.state == SessionState::Up;
-                let up = [&status.sam.control, &status.sam.data].into_iter().all(is_up);
+                // A static interface has one session.
+                let up = is_up(&status.sam.data)
+                    && (status.static_interface.is_some() || is_up(&status.sam.control));
                 (!up).then_some("the sessions at the I2P router are not up\n")
             }
             _ => Some("meshd does not answer\n"),

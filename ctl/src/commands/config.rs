@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap_complete::engine::ArgValueCandidates;
 use i2plan_config::save::{self, SaveError};
-use i2plan_config::wg_quick::{self, Fault, WgQuick, WgQuickError};
+use i2plan_config::wg_quick::{self, WgQuick};
 use i2plan_config::{Config, unknown};
 use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::meshd::{ConfigChange, Source};
@@ -19,6 +19,7 @@ use super::completions;
 use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output;
+use crate::wireguard;
 
 /// What `--help` adds to `show`.
 const SHOW_HELP: &str = "\
@@ -36,7 +37,7 @@ Example:
 /// What `--help` adds to `check`.
 const CHECK_HELP: &str = "\
 A file whose first section is [Interface] or [Peer] is checked as one of wg-quick(8), with endpoints in I2P: \
-NAME.b32.i2p or a destination in base64. The check is all that i2plan does with such a file.";
+NAME.b32.i2p or a destination in base64. `i2planctl up --wg FILE` runs it.";
 
 /// `i2planctl config …`
 #[derive(Debug, clap::Subcommand)]
@@ -209,11 +210,7 @@ pub fn check(json: bool, file: Option<&Path>) -> Result<(), Failure> {
 fn check_wg_quick(json: bool, file: &Path) -> Result<(), Failure> {
     // Where another host of this name is, only the connector can find out.
     let routers = load(None)?.sam_address.host.known().unwrap_or_default();
-    let WgQuick { ignored, .. } = match wg_quick::load(file, &routers) {
-        Ok(parsed) => parsed,
-        Err(WgQuickError::Faults(faults)) => return Err(explain(json, &faults)),
-        Err(error @ WgQuickError::Read { .. }) => return Err(Failure::invalid(error.to_string())),
-    };
+    let WgQuick { ignored, .. } = wireguard::load(json, file, &routers)?;
     if json {
         let ignored: Vec<_> =
             ignored.iter().map(|(line, what)| json!({ "line": line, "message": what.to_string() })).collect();
@@ -228,29 +225,6 @@ fn check_wg_quick(json: bool, file: &Path) -> Result<(), Failure> {
         output::note(&format!("{}:{line}: {what}", file.display()));
     }
     output::print(&format!("{} is valid\n", file.display()))
-}
-
-/// Makes one failure of all faults. For people all but the last are told at once, each with its remedy.
-fn explain(json: bool, faults: &[Fault]) -> Failure {
-    let single = |fault: &Fault| Failure::invalid(fault.to_string()).with_hint(fault.problem.remedy());
-    match faults {
-        [others @ .., last] if !json => {
-            for fault in others {
-                output::note(single(fault).to_string().trim_end());
-            }
-            single(last)
-        }
-        [only] => single(only),
-        _ => {
-            let join = |texts: Vec<String>, with| texts.join(with);
-            let messages = faults.iter().map(ToString::to_string).collect();
-            let hints = faults
-                .iter()
-                .map(|fault| format!("line {}: {}", fault.line, fault.problem.remedy()))
-                .collect();
-            Failure::invalid(join(messages, "; ")).with_hint(join(hints, "\n"))
-        }
-    }
 }
 
 /// Reads a configuration.

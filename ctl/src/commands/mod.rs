@@ -7,6 +7,7 @@ pub mod completions;
 pub mod config;
 pub mod confirm;
 pub mod doctor;
+pub mod endpoint;
 pub mod events;
 pub mod grant;
 pub mod invite;
@@ -17,11 +18,15 @@ pub mod metrics;
 #[cfg(target_os = "linux")]
 pub mod new_keys;
 pub mod orders;
+#[cfg(target_os = "linux")]
+pub mod peer;
 pub mod peers;
 pub mod ping;
 pub mod revoke;
 pub mod routes;
 pub mod rpc;
+#[cfg(target_os = "linux")]
+mod static_routes;
 pub mod status;
 pub mod tree;
 pub mod up;

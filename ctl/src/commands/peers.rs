@@ -4,13 +4,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap_complete::engine::ArgValueCandidates;
-use i2plan_ipc::Node;
-use i2plan_ipc::api::meshd::{Peer, Status};
+use i2plan_ipc::api::meshd::{Peer, StaticPeer, Status};
 use i2plan_ipc::version::Version;
+use i2plan_ipc::{ErrorKind, Node};
 use i2plan_present::look::Look;
 use i2plan_present::peer::{DataPath, describe, render, sort, summary};
+use i2plan_present::static_interface;
 use i2plan_present::status::{render_warnings, warnings};
 use i2plan_present::table::Rendered;
+use i2plan_present::text::clean;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -31,7 +33,10 @@ that it invites.
 Examples:
   i2planctl peers
   i2planctl peers web                           # all about one: key, endpoint, inviters
-  i2planctl peers --watch";
+  i2planctl peers --watch
+
+Of an interface with static peers ENDPOINT is where packets for a peer go, and in brackets if the router has not found \
+it yet.";
 
 /// How often the list is shown anew.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -65,7 +70,10 @@ pub async fn run(socket: Option<&Path>, json: bool, dates: bool, args: &Peers) -
     if !args.watch {
         let seen = Seen::of(&mut node, args).await?;
         if json {
-            return output::json::print(&json!({ "peers": seen.shown }));
+            return output::json::print(&match &seen.static_peers {
+                Some(peers) => json!({ "static_peers": peers }),
+                None => json!({ "peers": seen.shown }),
+            });
         }
         return seen.print(args, &output::look(dates));
     }
@@ -92,11 +100,18 @@ struct Seen {
     peers: Vec<Peer>,
     /// Those that were asked for.
     shown: Vec<Peer>,
+    /// Of an interface with static peers, those that were asked for.
+    static_peers: Option<Vec<StaticPeer>>,
 }
 
 impl Seen {
     async fn of(node: &mut Node, args: &Peers) -> Result<Self, Failure> {
-        let (status, mut peers) = (node.status().await?, node.peers().await?);
+        let status = node.status().await?;
+        if let Some(interface) = &status.static_interface {
+            let static_peers = Some(meant(&interface.peers, args.node.as_deref())?);
+            return Ok(Self { status, peers: Vec::new(), shown: Vec::new(), static_peers });
+        }
+        let mut peers = node.peers().await?;
         sort(&mut peers);
         let shown = match &args.node {
             None => peers.clone(),
@@ -105,33 +120,60 @@ impl Seen {
                 peers.iter().filter(|peer| peer.node_id == member.node_id).cloned().collect()
             }
         };
-        Ok(Self { status, peers, shown })
+        Ok(Self { status, peers, shown, static_peers: None })
     }
 
     fn print(&self, args: &Peers, look: &Look) -> Result<(), Failure> {
-        let Self { status, peers, shown } = self;
+        let Self { status, peers, shown, static_peers } = self;
         // What is wrong explains what stands below it.
         let warnings = warnings(status, &Version::current());
         if !warnings.is_empty() {
             output::note(render_warnings(&warnings, &Look::default()).trim_end());
         }
+        let path = DataPath::of(status);
+        let in_detail = args.verbose || args.node.is_some();
+        if let Some(shown) = static_peers {
+            if in_detail {
+                let all = shown.iter().map(|peer| static_interface::details(peer, path, look.times));
+                return output::print(&all.collect::<Vec<_>>().join("\n"));
+            }
+            return print_table(
+                &static_interface::render_peers(shown, path, look),
+                &static_interface::summary(shown, path),
+                look,
+            );
+        }
         if peers.is_empty() {
             output::note("no other members are known; invite one: `i2planctl invite create`");
             return Ok(());
         }
-        let path = DataPath::of(status);
-        if args.verbose || args.node.is_some() {
+        if in_detail {
             let all = shown.iter().map(|peer| describe(peer, peers, path, look.times));
             return output::print(&all.collect::<Vec<_>>().join("\n"));
         }
-        let Rendered { text, left_out } = render(shown, path, look);
-        output::print_as_it_is(&text)?;
-        if look.width.is_some() {
-            output::note(&summary(peers, path));
-        }
-        if !left_out.is_empty() {
-            output::note(&format!("({} not shown: the terminal is too narrow)", left_out.join(", ")));
-        }
-        Ok(())
+        print_table(&render(shown, path, look), &summary(peers, path), look)
+    }
+}
+
+fn print_table(Rendered { text, left_out }: &Rendered, summary: &str, look: &Look) -> Result<(), Failure> {
+    output::print_as_it_is(text)?;
+    if look.width.is_some() {
+        output::note(summary);
+    }
+    if !left_out.is_empty() {
+        output::note(&format!("({} not shown: the terminal is too narrow)", left_out.join(", ")));
+    }
+    Ok(())
+}
+
+/// The static peers that are asked for: all, or the one that a text means.
+fn meant(peers: &[StaticPeer], text: Option<&str>) -> Result<Vec<StaticPeer>, Failure> {
+    let Some(text) = text else { return Ok(peers.to_vec()) };
+    match static_interface::find(peers, text)[..] {
+        [peer] => Ok(vec![peer.clone()]),
+        [] => Err(Failure::new(ErrorKind::NotFound, format!("there is no static peer {}", clean(text)))
+            .with_hint("name it by its key, the beginning of that, one of its allowed IPs, or its endpoint")),
+        _ => Err(Failure::invalid(format!("{} is the beginning of several keys", clean(text)))
+            .with_hint("name it by more of its key")),
     }
 }

@@ -298,6 +298,7 @@ fn status(members: u64) -> Status {
         },
         daemons: vec![daemon("keyd", 10), daemon("meshd", 11), daemon("tund", 12)],
         keys: Vec::new(),
+        static_interface: None,
     }
 }
 

@@ -114,6 +114,7 @@ impl From<StartError> for Failure {
             StartError::Layout(error) => error.into(),
             StartError::Program(error) => error.into(),
             StartError::Config { source, .. } => Self::invalid(format!("--config is no path: {source}")),
+            StartError::Static(_) => Self::invalid(error.to_string()).with_hint("use fewer peers"),
             StartError::Runtime | StartError::Share(_) => Self::internal(error.to_string()),
         }
     }

@@ -13,7 +13,9 @@ use i2plan_ipc::hello::{Hello, HelloReply, Landlock, PROTOCOL, Reply, Request};
 use i2plan_ipc::secret::{SecretKey, SecretText};
 use i2plan_ipc::version::Version;
 use i2plan_ipc::{ApiError, Role};
+use i2plan_proto::endpoint::Endpoint;
 use i2plan_proto::liveness::Presence;
+use i2plan_proto::prefix::Prefix;
 use i2plan_testing as testing;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -281,6 +283,7 @@ fn keyd_replies() -> Vec<(&'static str, keyd::Reply)> {
         ("wireguard", keyd::Reply::WireGuardCertificate(testing::wireguard_certificate(1))),
         ("trust-anchor", keyd::Reply::TrustAnchor(Box::new(anchor))),
         ("lease", keyd::Reply::WireGuardLease(Box::new(lease))),
+        ("static-key", keyd::Reply::StaticKey(SecretKey([7; 32]))),
         ("needs-order", keyd::Reply::NeedsOrder),
         ("pinned", keyd::Reply::Pinned(Some(Box::new(pinned)))),
         ("prepared", keyd::Reply::OrderPrepared(Box::new(prepared))),
@@ -491,6 +494,8 @@ fn tund_requests() -> Vec<(&'static str, tund::Request)> {
         ("remove", tund::Request::Remove(vec![testing::node(1)])),
         ("stats", tund::Request::Stats),
         ("test", tund::Request::TestSession(vec![testing::node(1)])),
+        ("static-peers", tund::Request::StaticPeers),
+        ("found", tund::Request::Found(Endpoint::Destination(testing::destination(101).into()))),
     ]
 }
 
@@ -502,7 +507,28 @@ fn tund_replies() -> Vec<(&'static str, tund::Reply)> {
         ("done", tund::Reply::Done),
         ("taken", tund::Reply::Taken(taken)),
         ("sessions", tund::Reply::Sessions { data: Some(session()), control: None }),
+        ("static-peers", tund::Reply::StaticPeers(vec![static_peer()])),
     ]
+}
+
+fn static_peer() -> tund::StaticPeerReport {
+    tund::StaticPeerReport {
+        endpoint: Some((testing::destination(101).hash(), true)),
+        allowed_ips: vec![Prefix::new(Ipv4Addr::new(10, 9, 0, 0).into(), 24)],
+        keepalive: 25,
+        has_preshared_key: true,
+        stats: tund::PeerStats {
+            node: testing::node(1),
+            last_handshake: Some(7),
+            tx_packets: 1,
+            tx_bytes: 2,
+            rx_packets: 3,
+            rx_bytes: 4,
+            queue_drops: 5,
+            rx_drops: 6,
+            unanswered: 7,
+        },
+    }
 }
 
 fn session() -> tund::Session {

@@ -15,7 +15,7 @@ use i2plan_proto::destination::Destination;
 use i2plan_testing as testing;
 use i2plan_tund::interface::Subnets;
 use i2plan_tund::session::SessionId;
-use i2plan_tund::tunnel::{MAX_MESSAGE, MAX_PACKET, PeerConfig, Tunnel};
+use i2plan_tund::tunnel::{AllowedIps, MAX_MESSAGE, MAX_PACKET, PeerConfig, Tunnel};
 
 use crate::{Seeds, seed};
 
@@ -184,7 +184,7 @@ impl World {
             "the key before is not accepted any more"
         );
         let (source, destination) = endpoints(packet).expect("only IP comes out");
-        assert!(source == IpAddr::V4(sender.ipv4) || source == IpAddr::V6(sender.ipv6));
+        assert!(sender.allowed_ips.contains(source));
         assert!(addresses(ME).contains(&destination), "a packet for somebody else came out");
     }
 
@@ -204,7 +204,10 @@ impl World {
             assert!(count <= MAX_BURST, "the router is flooded");
             let end = datagram.iter().position(|byte| *byte == b'\n').expect("a header");
             let (header, message) = (&datagram[..end], &datagram[end + 1..]);
-            let to_peer = |peer: &PeerConfig| header.ends_with(peer.endpoint.to_base64().as_bytes());
+            let to_peer = |peer: &PeerConfig| {
+                let endpoint = peer.endpoint.as_ref().expect("a member is somewhere");
+                header.ends_with(endpoint.to_base64().as_bytes())
+            };
             assert!(header.starts_with(b"3.0 s") && self.present.iter().any(to_peer));
             assert!(matches!(message.first(), Some(1..=4)) && message.len() <= MAX_MESSAGE);
             self.outbound.push(message.to_vec());
@@ -256,22 +259,27 @@ impl World {
                 continue;
             }
             let mut peer = peer(number);
+            let [IpAddr::V4(mut ipv4), IpAddr::V6(mut ipv6)] = addresses(number) else {
+                unreachable!("one of each")
+            };
             if change & 2 != 0 {
                 peer.public_key = public_key(number + 100);
             }
             if change & 4 != 0 {
-                peer.endpoint = destination(number + 100);
+                peer.endpoint = Some(destination(number + 100).into());
             }
             if change & 8 != 0 {
-                peer.ipv4 = Ipv4Addr::new(10, 42, 0, number + 100);
+                ipv4 = Ipv4Addr::new(10, 42, 0, number + 100);
             }
             if change & 16 != 0 {
                 peer.keepalive = 0;
             }
             if change & 32 != 0 {
                 // Such a table is refused as a whole.
-                peer.ipv6 = self::peer(PEERS[0]).ipv6;
+                let IpAddr::V6(first) = addresses(PEERS[0])[1] else { unreachable!("one of each") };
+                ipv6 = first;
             }
+            peer.allowed_ips = AllowedIps::Member(ipv4, ipv6);
             wanted.push(peer);
         }
         if self.node.set_peers(wanted.clone(), self.now).is_ok() {
@@ -300,7 +308,7 @@ fn tunnel(number: u8, peers: Vec<PeerConfig>, now: Instant) -> Tunnel {
         ipv6_prefix: 64,
         mtu: 1280,
     };
-    let mut tunnel = Tunnel::new(StaticSecret::from([number; 32]), Subnets::of(&interface), now);
+    let mut tunnel = Tunnel::new(StaticSecret::from([number; 32]), Some(Subnets::of(&interface)), now);
     // Told some time ago: of two that have just learned of each other, one waits for the other.
     let told = now.checked_sub(Duration::from_secs(20)).expect("a machine that has been up for a while");
     tunnel.set_peers(peers, told).expect("peers that can be told apart");
@@ -314,9 +322,9 @@ fn peer(number: u8) -> PeerConfig {
     PeerConfig {
         node: testing::node(number),
         public_key: public_key(number),
-        endpoint: destination(number),
-        ipv4,
-        ipv6,
+        preshared_key: None,
+        endpoint: Some(destination(number).into()),
+        allowed_ips: AllowedIps::Member(ipv4, ipv6),
         keepalive: 25,
         takes_reports: true,
     }

@@ -1,6 +1,6 @@
 //! What comes on `tund`'s WireGuard socket: bytes in pieces, whose lengths the first byte says.
 
-use i2plan_tund::uapi::codec::{Decoder, MAX_REQUEST, Request};
+use i2plan_tund::uapi::codec::{Change, Decoder, MAX_LINE, MAX_REQUEST, Request};
 
 use crate::{Seeds, seed};
 
@@ -11,7 +11,7 @@ pub fn run(input: &[u8]) {
     // Where it is cut makes no difference.
     assert_eq!(requests(text, usize::from(*step).max(1)), whole);
     for request in whole.into_iter().flatten() {
-        let Request::Set(peers) = request else { continue };
+        let Request::Set(Change { peers, .. }) = request else { continue };
         assert!(peers.len() <= MAX_REQUEST / 64);
         for peer in peers {
             for prefix in &peer.allowed_ips {
@@ -61,8 +61,12 @@ pub fn seeds() -> Seeds {
             format!("\u{20}set=1\nprivate_key={key}\nlisten_port=0\nfwmark=0\nreplace_peers=true\n\n"),
         ),
         seed("endpoint", format!("\u{40}set=1\npublic_key={key}\nendpoint=127.0.0.1:1\n\nget=1\n\n")),
+        seed(
+            "endpoint-in-i2p",
+            format!("\u{40}set=1\npublic_key={key}\nendpoint={}.b32.i2p\n\n", "a".repeat(52)),
+        ),
         seed("no-operation", "\u{1}\n"),
-        seed("long-line", format!("\u{40}get=1\n{}\n\n", "x".repeat(300))),
+        seed("long-line", format!("\u{40}get=1\n{}\n\n", "x".repeat(MAX_LINE))),
         seed("no-text", b"\x10set=1\n\xff\xfe=1\n\n".as_slice()),
     ]
 }

@@ -54,6 +54,8 @@ requests! {
             /// The epoch.
             epoch: u32,
         } -> WireGuardLease { Reply::WireGuardLease(lease) => *lease } by Tund;
+        /// Hand out the WireGuard key of the static interface that this keyd is for.
+        LeaseStatic as LeaseStaticKey -> SecretKey { Reply::StaticKey(key) => key } by Tund;
     }
 
     Command {
@@ -194,6 +196,8 @@ pub enum Reply {
     TrustAnchor(Box<TrustAnchor>),
     /// A WireGuard key.
     WireGuardLease(Box<WireGuardLease>),
+    /// The WireGuard key of a static interface.
+    StaticKey(SecretKey),
 }
 
 /// The public half of a node's keys.
@@ -279,6 +283,11 @@ pub enum SessionKind {
     /// primary one, or answer what comes from there.
     #[serde(rename = "substitute")]
     Fallback,
+    /// `STYLE=RAW`, for a static interface, under its permanent destination: the primary one of this key store, which has
+    /// no mesh.
+    StaticRaw,
+    /// The same with `STYLE=DATAGRAM`.
+    StaticRepliable,
 }
 
 /// A SAM session to open.
@@ -434,6 +443,9 @@ mod tests {
             assert!(!KeydApi::allows(role, &lease), "{role}");
         }
         assert!(!KeydApi::allows(Role::Tund, &Request::Identity));
+        for role in [Role::Meshd, Role::Client, Role::Keyd, Role::Connector] {
+            assert!(!KeydApi::allows(role, &Request::LeaseStatic), "{role}");
+        }
     }
 
     #[test]

@@ -700,6 +700,55 @@ pub struct Status {
     /// What is wrong with this node's keys.
     #[serde(default)]
     pub keys: Vec<KeysProblem>,
+    /// If this is a static interface, which is in no network: how it is.
+    #[serde(default)]
+    pub static_interface: Option<StaticStatus>,
+}
+
+/// An interface with static peers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct StaticStatus {
+    /// The style of its datagrams: `repliable` or `raw`.
+    pub style: String,
+    /// Its destination, in I2P's base64; none while `keyd` has not told it yet.
+    pub destination: Option<String>,
+    /// Its peers.
+    pub peers: Vec<StaticPeer>,
+}
+
+/// A static peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct StaticPeer {
+    /// Its WireGuard public key, base64.
+    pub public_key: String,
+    /// Where it takes WireGuard packets, `….b32.i2p`; none while that is not known.
+    pub endpoint: Option<String>,
+    /// Whether the router has found that destination.
+    pub resolved: bool,
+    /// The networks whose addresses it may use.
+    pub allowed_ips: Vec<String>,
+    /// Seconds between keepalives, 0 for none.
+    pub keepalive: u16,
+    /// Whether there is a preshared key.
+    pub preshared_key: bool,
+    /// Seconds since the last WireGuard handshake, if there was one.
+    pub last_handshake: Option<u64>,
+    /// Handshakes that were begun and not answered since its last sign of life.
+    pub unanswered: u32,
+    /// WireGuard packets sent to it.
+    pub tx_packets: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    /// WireGuard packets received from it.
+    pub rx_packets: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Packets dropped before they were sent.
+    pub queue_drops: u64,
+    /// Packets received and not accepted.
+    pub rx_drops: u64,
 }
 
 /// Something that is wrong with a node's keys.

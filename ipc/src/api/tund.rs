@@ -6,9 +6,11 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use i2plan_proto::address::{IPV6_PREFIX, Ipv4Subnet, ipv6_of};
-use i2plan_proto::destination::Destination;
+use i2plan_proto::destination::{Destination, DestinationHash};
+use i2plan_proto::endpoint::Endpoint;
 use i2plan_proto::identity::{NetworkId, NodeId, Signed};
 use i2plan_proto::membership::{Chain, Charter};
+use i2plan_proto::prefix::Prefix;
 use i2plan_proto::record::Record;
 use i2plan_proto::revocation::{Resignation, Revocation};
 use serde::{Deserialize, Serialize};
@@ -16,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{Api, Terms, take};
 use crate::error::ApiError;
 use crate::hello::Role;
+use crate::secret::SecretKey;
 use crate::version::Version;
 
 /// Name of the tunnel interface, unless another is configured.
@@ -58,11 +61,13 @@ requests! {
         /// uses no address.
         FindSubnet(wanted: Ipv4Subnet) -> Ipv4Subnet { Reply::Subnet(subnet) => subnet };
         /// Counters and states.
-        Stats as GetStats -> Stats { Reply::Stats(stats) => stats };
+        Stats as GetStats -> Stats { Reply::Stats(stats) => *stats };
         /// Test the session for data: send a datagram to its own destination, and begin handshakes with these members, at
         /// most [`MAX_BATCH`]. Answered with whether the datagram has come back, after [`TEST_TIMEOUT`] at the latest; what
         /// members answer, the [`Stats`] tell.
         TestSession(members: Vec<NodeId>) -> bool { Reply::Tested(came) => came };
+        /// The peers of a static interface.
+        StaticPeers as GetStaticPeers -> Vec<StaticPeerReport> { Reply::StaticPeers(peers) => peers };
         /// Give duplicates of both sessions' descriptors back, so that a restarted `meshd` can go on with them: of the
         /// session for data, and of that for control messages.
         TakeSessions -> [Option<StoredSession>; 2] {
@@ -103,6 +108,8 @@ requests! {
         Limits for Limits(limits: Limits) -> () { Reply::Done => () };
         /// These members have given a sign of life: those that do not answer are called again soon.
         Alive as NoteAlive(members: Vec<NodeId>) -> () { Reply::Done => () };
+        /// The router has found this destination, for static peers of which only its hash is known.
+        Found as NoteDestination(destination: Endpoint) -> () { Reply::Done => () };
     }
 }
 
@@ -137,9 +144,66 @@ pub enum Reply {
         control: Option<Session>,
     },
     /// Counters and states.
-    Stats(Stats),
+    Stats(Box<Stats>),
     /// Whether the datagram of a test has come back.
     Tested(bool),
+    /// The peers of a static interface.
+    StaticPeers(Vec<StaticPeerReport>),
+}
+
+/// The name of the descriptor from which `tund` reads a [`StaticInterface`] (`LISTEN_FDNAMES`).
+pub const STATIC_INTERFACE: &str = "static-interface";
+
+/// Longest encoding of a [`StaticInterface`], bytes.
+pub const MAX_STATIC_INTERFACE: usize = 1024 * 1024;
+
+/// Peers of a static interface at most.
+pub const MAX_STATIC_PEERS: usize = 1000;
+
+/// An interface with static peers, as an administrator configures it. `tund` gets it from who starts it, and not from
+/// `meshd`, which so cannot add a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaticInterface {
+    /// Its name, at most 15 bytes.
+    pub name: String,
+    /// Its addresses, with the prefixes of their networks.
+    pub addresses: Vec<Prefix>,
+    /// Bytes.
+    pub mtu: u16,
+    /// The routing table that routes to the allowed IPs of its peers go to; none for no routes.
+    pub table: Option<u32>,
+    /// Its peers, at most [`MAX_STATIC_PEERS`].
+    pub peers: Vec<StaticPeer>,
+}
+
+/// A peer that is configured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaticPeer {
+    /// Its WireGuard key.
+    pub public_key: [u8; 32],
+    /// The preshared key, if there is one.
+    pub preshared_key: Option<SecretKey>,
+    /// Where it takes packets; none if that shows when it sends some.
+    pub endpoint: Option<Endpoint>,
+    /// The networks whose addresses it may use.
+    pub allowed_ips: Vec<Prefix>,
+    /// Seconds between keepalives, 0 for none.
+    pub keepalive: u16,
+}
+
+/// What `tund` knows of a static peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaticPeerReport {
+    /// Where it takes packets, and whether the destination is known or is to be looked up by this hash.
+    pub endpoint: Option<(DestinationHash, bool)>,
+    /// The networks whose addresses it may use.
+    pub allowed_ips: Vec<Prefix>,
+    /// Seconds between keepalives, 0 for none.
+    pub keepalive: u16,
+    /// Whether there is a preshared key.
+    pub has_preshared_key: bool,
+    /// Its counters; its WireGuard key stands in the place of a member's identity.
+    pub stats: PeerStats,
 }
 
 /// The TUN interface that a node should have, without what follows from its membership.
@@ -267,6 +331,10 @@ pub struct Stats {
     pub version: Version,
     /// The interface, if it is up.
     pub interface: Option<String>,
+    /// Its MTU, bytes.
+    pub mtu: Option<u16>,
+    /// The public half of its WireGuard key.
+    pub public_key: Option<[u8; 32]>,
     /// The id of the attached session.
     pub session: Option<String>,
     /// Milliseconds since a peer was last heard through that session. A handshake that it begins does not count: it says

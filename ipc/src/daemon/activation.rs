@@ -140,19 +140,24 @@ pub fn refuse_waiting() {
 /// # Errors
 /// [`ActivationError`].
 ///
-/// Also returns the descriptor that is called `other`, if there is one.
-pub fn listeners_and<const N: usize>(
+/// Also returns the descriptors that are called like `others`, as far as there are such.
+pub fn listeners_and<const N: usize, const M: usize>(
     wanted: [(&'static str, Option<PathBuf>); N],
-    other: &str,
-) -> (Result<[UnixListener; N], ActivationError>, Option<OwnedFd>) {
+    others: [&str; M],
+) -> (Result<[UnixListener; N], ActivationError>, [Option<OwnedFd>; M]) {
     match take() {
         Ok(mut passed) => {
-            let at = passed.iter().position(|passed| passed.name == other);
-            let other = at.map(|at| passed.remove(at).fd);
-            (sort_by_name(passed, wanted), other)
+            let others = others.map(|name| take_named(&mut passed, name));
+            (sort_by_name(passed, wanted), others)
         }
-        Err(error) => (Err(error), None),
+        Err(error) => (Err(error), others.map(|_| None)),
     }
+}
+
+/// Takes the descriptor with this name out of those that were passed, if there is one.
+pub fn take_named(passed: &mut Vec<StoredFd>, name: &str) -> Option<OwnedFd> {
+    let at = passed.iter().position(|passed| passed.name == name)?;
+    Some(passed.remove(at).fd)
 }
 
 fn sort_by_name<const N: usize>(

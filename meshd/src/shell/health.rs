@@ -3,6 +3,8 @@
 use i2plan_ipc::Role;
 use i2plan_ipc::api::meshd::{SessionState, Status};
 
+use super::observer::HANDSHAKE_LASTS;
+
 /// What is wrong and what to do about it, or else that nothing is. The first thing that others wait for counts.
 pub(super) fn line(status: &Status) -> String {
     let daemon = |role: Role| {
@@ -28,6 +30,26 @@ pub(super) fn line(status: &Status) -> String {
         Some(network) => format!("{} in a network of {} members", network.ipv4, network.members),
         None => "in no network yet: create an invite, or join".to_owned(),
     }
+}
+
+/// The same of an interface with static peers, which is in no mesh.
+pub(super) fn static_line(status: &Status) -> String {
+    for daemon in &status.daemons {
+        if let Some(error) = &daemon.error {
+            return format!("waiting for {}: {error}", daemon.name);
+        }
+    }
+    let session = &status.sam.data;
+    if session.state != SessionState::Up {
+        let reason = session.error.as_deref().unwrap_or("it is being opened");
+        return format!("waiting for the I2P session: {reason}");
+    }
+    let peers = status.static_interface.iter().flat_map(|interface| &interface.peers);
+    let is_up = |age: &u64| *age < HANDSHAKE_LASTS;
+    let (all, up) = peers.fold((0, 0), |(all, up), peer| {
+        (all + 1, up + usize::from(peer.last_handshake.as_ref().is_some_and(is_up)))
+    });
+    format!("{up} of {all} static peers are connected")
 }
 
 #[cfg(test)]
@@ -94,6 +116,7 @@ mod tests {
             },
             daemons: [Role::Keyd, Role::Meshd, Role::Tund].map(daemon).into(),
             keys: Vec::new(),
+            static_interface: None,
         }
     }
 

@@ -13,5 +13,6 @@ mod service;
 mod session_health;
 mod sessions;
 mod sleep;
+pub mod static_interface;
 mod storage;
 mod tunnel;

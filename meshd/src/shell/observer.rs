@@ -165,6 +165,8 @@ mod tests {
             stats: Some(Stats {
                 version: Version::current(),
                 interface: None,
+                mtu: None,
+                public_key: None,
                 session: None,
                 heard: None,
                 unanswered: None,

@@ -14,8 +14,10 @@ use i2plan_ipc::client::{ClientError, DaemonLink};
 use i2plan_ipc::log_limit::LogLimit;
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_proto::destination::{Destination, DestinationHash};
+use i2plan_proto::endpoint::AnyDestination;
 use i2plan_proto::message;
 use i2plan_proto::sam;
+use i2plan_proto::sam::connection::Found;
 use i2plan_proto::sam::self_test::loops_back;
 use i2plan_proto::sam::session::{Style, Tunnels};
 use i2plan_transport::control::{Control, quit};
@@ -51,11 +53,11 @@ impl Open {
 pub(super) enum Update {
     /// The router says that it has opened a session of this kind; with the bridge's version.
     Answered(SessionKind, String),
-    /// Whether the router goes on with the control destination for a while when a session of it is closed.
+    /// Whether the router goes on with a permanent destination for a while when a session of it is closed.
     Lingers(bool),
     /// A session's state has changed.
     State { kind: SessionKind, state: SessionState, error: Option<String> },
-    /// The session for data is open.
+    /// The session for data is open, or that of a static interface.
     Data(Arc<Open>),
     /// The control session, or the fallback session, is open, with the socket to send through.
     Control(SessionKind, Arc<Open>, Arc<UdpSocket>),
@@ -64,7 +66,7 @@ pub(super) enum Update {
     /// A datagram of the session's own destination has come back through it.
     Echo,
     /// A lookup over the session of this kind is done.
-    Found { kind: SessionKind, hash: DestinationHash, destination: Result<Destination, String> },
+    Found { kind: SessionKind, hash: DestinationHash, destination: Result<AnyDestination, String> },
 }
 
 /// What is wanted of a session.
@@ -122,8 +124,15 @@ enum Ended {
     Replaced(TcpStream, Open),
 }
 
-/// Keeps a session open, beginning with the one that `tund` has kept, if it has. `release` is for a control session: those
-/// of other kinds each have a destination of their own.
+/// Whether all sessions of a kind have one destination. Those of other kinds each have a destination of their own.
+fn has_permanent_destination(kind: SessionKind) -> bool {
+    match kind {
+        SessionKind::Control | SessionKind::StaticRaw | SessionKind::StaticRepliable => true,
+        SessionKind::Data | SessionKind::Fallback => false,
+    }
+}
+
+/// Keeps a session open, beginning with the one that `tund` has kept, if it has. `release` is for a permanent destination.
 pub(super) async fn keep(
     context: Context,
     kind: SessionKind,
@@ -167,7 +176,8 @@ pub(super) async fn keep(
                     Some(renewal) = renewals.recv() => match (renewal, kind) {
                         (Renewal::Keep | Renewal::Retry, _) => continue,
                         (Renewal::Open, SessionKind::Data) => {}
-                        (Renewal::Open, SessionKind::Control | SessionKind::Fallback) => break Ended::Renewed,
+                        // A destination has one session at a time.
+                        (Renewal::Open, _) => break Ended::Renewed,
                     }
                 }
                 tokio::select! {
@@ -216,7 +226,7 @@ async fn establish(
 ) -> ((TcpStream, Open), bool) {
     let mut failed = false;
     loop {
-        if kind == SessionKind::Control {
+        if has_permanent_destination(kind) {
             sleep(release.wait(context.started.elapsed())).await;
             // Until it is known better: this process may end before the router answers.
             let _ = context.updates.send(Update::Lingers(true)).await;
@@ -250,7 +260,7 @@ async fn attend(
     let session = Arc::new(session);
     let updates = &context.updates;
     match kind {
-        SessionKind::Data => {
+        SessionKind::Data | SessionKind::StaticRaw | SessionKind::StaticRepliable => {
             let _ = updates.send(Update::Data(session)).await;
             context.state(kind, SessionState::Up, None).await;
             watch(stream, kind, updates, lookups).await
@@ -287,6 +297,7 @@ async fn open(
         SessionKind::Control => "control",
         SessionKind::Data => "data",
         SessionKind::Fallback => "substitute",
+        SessionKind::StaticRaw | SessionKind::StaticRepliable => "static",
     };
     // A session's id lingers in some routers after its end, so every attempt has its own.
     let id = format!("i2plan-{name}-{:016x}", rand::rng().random::<u64>());
@@ -303,7 +314,7 @@ async fn open(
     let asked = Instant::now();
     let (opened, [tcp, udp]) = keyd.call(request).await.map_err(ClientError::into_api)?;
     release.handle_answer(asked.elapsed());
-    if kind == SessionKind::Control {
+    if has_permanent_destination(kind) {
         let _ = context.updates.send(Update::Lingers(release.lingers())).await;
     }
     let keyd::SessionOpened { destination, version, min_tunnel_length } = opened;
@@ -335,8 +346,8 @@ async fn test(
     loops_back: bool,
 ) -> Result<(), ApiError> {
     let style = match kind {
-        SessionKind::Data => Style::Raw,
-        SessionKind::Control | SessionKind::Fallback => Style::Datagram,
+        SessionKind::Data | SessionKind::StaticRaw => Style::Raw,
+        SessionKind::Control | SessionKind::Fallback | SessionKind::StaticRepliable => Style::Datagram,
     };
     let mut ports = context.bridge.udp_ports();
     // First the one that has worked before.
@@ -348,7 +359,7 @@ async fn test(
         .map_err(|error| ApiError::internal(format!("cannot use the session's sockets: {error}")))?;
     let tested = Tested { id: &open.id, style, destination: open.destination.into(), loops_back };
     let pass_on = |datagram: &[u8]| {
-        if kind != SessionKind::Data {
+        if matches!(kind, SessionKind::Control | SessionKind::Fallback) {
             take_datagram(datagram, kind, &open.destination, &context.updates);
         }
     };
@@ -397,10 +408,8 @@ async fn watch(
             Ok(found) => found,
             Err(error) => return error,
         };
-        let destination = found
-            .destination
-            .and_then(|destination| Destination::try_from(&destination).map_err(|error| error.to_string()));
-        let _ = updates.send(Update::Found { kind, hash: found.hash, destination }).await;
+        let Found { hash, destination } = found;
+        let _ = updates.send(Update::Found { kind, hash, destination }).await;
     }
 }
 

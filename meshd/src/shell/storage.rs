@@ -34,7 +34,7 @@ impl From<StorageError> for End {
 /// The file's name in its directory.
 const NAME: &str = "state";
 
-/// The file that says whether the router may go on with the control destination when its session is closed.
+/// The file that says whether the router may go on with a permanent destination when its session is closed.
 const LINGERS: &str = "router-lingers";
 
 /// What it says then.
@@ -95,22 +95,35 @@ impl Storage {
         self.directory.replace(NAME, bytes)
     }
 
-    /// Whether the router may go on with the control destination of a session that was closed just before this process
-    /// began.
+    /// See [`router_lingers`].
     pub(super) fn router_lingers(&self) -> bool {
-        self.directory.read(LINGERS, 16).is_ok_and(|said| said.is_some_and(|said| *said == *YES))
+        router_lingers(&self.directory)
     }
 
-    /// Keeps that for the next process.
+    /// See [`note_router_lingers`].
     ///
     /// # Errors
     /// If it is not safely on disk.
     pub(super) fn note_router_lingers(&self, lingers: bool) -> Result<(), StateDirError> {
-        if lingers == self.router_lingers() {
-            return Ok(());
-        }
-        self.directory.replace(LINGERS, if lingers { YES } else { b"no\n" })
+        note_router_lingers(&self.directory, lingers)
     }
+}
+
+/// Whether the router may go on with the permanent destination of a session that was closed just before this process
+/// began.
+pub(super) fn router_lingers(directory: &StateDir) -> bool {
+    directory.read(LINGERS, 16).is_ok_and(|said| said.is_some_and(|said| *said == *YES))
+}
+
+/// Keeps that for the next process.
+///
+/// # Errors
+/// If it is not safely on disk.
+pub(super) fn note_router_lingers(directory: &StateDir, lingers: bool) -> Result<(), StateDirError> {
+    if lingers == router_lingers(directory) {
+        return Ok(());
+    }
+    directory.replace(LINGERS, if lingers { YES } else { b"no\n" })
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! How a session is opened: the greeting, the request, and the bridge's answers.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -94,6 +96,28 @@ pub enum Style {
     Raw,
     /// Repliable datagrams: signed, with the sender's destination.
     Datagram,
+}
+
+/// A text names no style.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a style is `repliable` or `raw`")]
+pub struct NoStyle;
+
+impl FromStr for Style {
+    type Err = NoStyle;
+
+    fn from_str(text: &str) -> Result<Self, NoStyle> {
+        [Self::Raw, Self::Datagram].into_iter().find(|style| style.to_string() == text).ok_or(NoStyle)
+    }
+}
+
+impl fmt::Display for Style {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Raw => "raw",
+            Self::Datagram => "repliable",
+        })
+    }
 }
 
 /// A session to be opened.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use i2plan_ipc::Node;
 use i2plan_ipc::api::meshd::{
     Ban, Counters, InviteState, IssuedInvite, Keys, Liveness, Peer, Session, SessionHealth, SessionState,
-    Status,
+    StaticPeer, Status,
 };
 use i2plan_ipc::api::tund::Drops;
 use i2plan_ipc::client::ClientError;
@@ -82,10 +82,17 @@ pub fn render(snapshot: Option<&Snapshot>) -> Text {
         daemons(&mut out, &snapshot.status);
         node(&mut out, snapshot);
         sessions(&mut out, &snapshot.status);
-        mesh(&mut out, snapshot);
-        counters(&mut out, &snapshot.counters);
-        drops(&mut out, snapshot.status.tunnel.drops.unwrap_or_default());
-        peers(&mut out, &snapshot.peers);
+        let drops = |out: &mut Text| drops(out, snapshot.status.tunnel.drops.unwrap_or_default());
+        if let Some(interface) = &snapshot.status.static_interface {
+            events(&mut out, &snapshot.counters);
+            drops(&mut out);
+            static_peers(&mut out, &interface.peers);
+        } else {
+            mesh(&mut out, snapshot);
+            counters(&mut out, &snapshot.counters);
+            drops(&mut out);
+            peers(&mut out, &snapshot.peers);
+        }
     }
     out
 }
@@ -141,7 +148,9 @@ fn sessions(out: &mut Text, status: &Status) {
     let sam = &status.sam;
     let is_up = |session: &Session| session.state == SessionState::Up;
     let is_healthy = |session: &Session| is_up(session) && session.health == SessionHealth::Fine;
-    let healthy = [sam.fallback.as_ref().unwrap_or(&sam.control), &sam.data].into_iter().all(is_healthy);
+    // A static interface has one session.
+    let control = Some(&sam.control).filter(|_| status.static_interface.is_none());
+    let healthy = sam.fallback.as_ref().or(control).into_iter().chain([&sam.data]).all(is_healthy);
     out.gauge(
         "i2plan_i2p_healthy",
         "Whether both SAM sessions are up and carry traffic as far as is known.",
@@ -149,7 +158,7 @@ fn sessions(out: &mut Text, status: &Status) {
     );
     let all = || {
         let fallback = sam.fallback.as_ref().map(|session| ("fallback", session));
-        [("control", &sam.control), ("data", &sam.data)].into_iter().chain(fallback)
+        control.map(|session| ("control", session)).into_iter().chain([("data", &sam.data)]).chain(fallback)
     };
     let label = |name: &str| vec![("session", name.to_owned())];
     let up = all().map(|(name, session)| (label(name), u64::from(is_up(session))));
@@ -235,7 +244,11 @@ fn counters(out: &mut Text, counters: &Counters) {
         "Time that these attempts took together.",
         [(Vec::new(), u128::from(state_writes.micros))],
     );
-    let events = events.iter().map(|(name, count)| (vec![("event", name.clone())], *count));
+    self::events(out, counters);
+}
+
+fn events(out: &mut Text, counters: &Counters) {
+    let events = counters.events.iter().map(|(name, count)| (vec![("event", name.clone())], *count));
     let what = "Events since meshd started, by their name in the event log.";
     out.family("i2plan_events_total", Kind::Counter, what, events);
 }
@@ -256,8 +269,66 @@ fn drops(out: &mut Text, drops: Drops) {
     out.family("i2plan_drops_total", Kind::Counter, what, by_reason);
 }
 
-/// What is counted of a member.
-type Count = fn(&Peer) -> u64;
+/// A peer with metrics of its own.
+struct Series<'a> {
+    /// The node id of a member, or the key of a static peer.
+    id: &'a str,
+    is_connected: bool,
+    last_handshake: Option<u64>,
+    /// As [`COUNTS`] has them.
+    counts: [u64; 6],
+}
+
+/// The families of what is counted of a peer.
+const COUNTS: [(&str, &str); 6] = [
+    ("i2plan_peer_sent_bytes_total", "Bytes of WireGuard packets sent, by peer."),
+    ("i2plan_peer_received_bytes_total", "Bytes of WireGuard packets received, by peer."),
+    ("i2plan_peer_sent_packets_total", "WireGuard packets sent, by peer."),
+    ("i2plan_peer_received_packets_total", "WireGuard packets received, by peer."),
+    ("i2plan_peer_queue_drops_total", "Packets dropped before they were sent, by peer."),
+    ("i2plan_peer_receive_drops_total", "Packets received and not accepted, by peer."),
+];
+
+/// The families that members and static peers both have.
+fn series(out: &mut Text, peers: &[Series<'_>]) {
+    let label = |peer: &Series<'_>| vec![("peer", peer.id.to_owned())];
+    let connected = peers.iter().map(|peer| (label(peer), u64::from(peer.is_connected)));
+    let what = "Whether there is a live WireGuard session with a member, by peer.";
+    out.family("i2plan_peer_connected", Kind::Gauge, what, connected);
+    for (index, (name, what)) in COUNTS.into_iter().enumerate() {
+        let counts = peers.iter().map(|peer| (label(peer), peer.counts[index]));
+        out.family(name, Kind::Counter, what, counts);
+    }
+    let handshake = peers.iter().filter_map(|peer| Some((label(peer), peer.last_handshake?)));
+    let what = "Time since the last WireGuard handshake, by peer.";
+    out.family("i2plan_peer_last_handshake_seconds", Kind::Gauge, what, handshake);
+}
+
+/// Static peers, of which there are as many as the file has.
+fn static_peers(out: &mut Text, peers: &[StaticPeer]) {
+    let is_connected = |peer: &StaticPeer| peer.last_handshake.is_some_and(|age| age <= SESSION_LIFETIME);
+    out.gauge("i2plan_peers_total", "Other members of the network that the node knows.", peers.len() as u64);
+    let connected = peers.iter().filter(|peer| is_connected(peer)).count() as u64;
+    out.gauge("i2plan_peers_connected", "Members with a live WireGuard session.", connected);
+    let all: Vec<_> = peers
+        .iter()
+        .take(MAX_PEERS)
+        .map(|peer| Series {
+            id: &peer.public_key,
+            is_connected: is_connected(peer),
+            last_handshake: peer.last_handshake,
+            counts: [
+                peer.tx_bytes,
+                peer.rx_bytes,
+                peer.tx_packets,
+                peer.rx_packets,
+                peer.queue_drops,
+                peer.rx_drops,
+            ],
+        })
+        .collect();
+    series(out, &all);
+}
 
 /// Members with traffic or a session, which are as many as there are tunnels, and [`MAX_PEERS`] at most.
 fn peers(out: &mut Text, peers: &[Peer]) {
@@ -282,37 +353,29 @@ fn peers(out: &mut Text, peers: &[Peer]) {
     });
     let what = "1, with the name and the address of each member that the other families by peer have.";
     out.family("i2plan_peer_info", Kind::Gauge, what, info);
-    let connected = shown.iter().map(|peer| (label(peer), u64::from(is_connected(peer))));
-    let what = "Whether there is a live WireGuard session with a member, by peer.";
-    out.family("i2plan_peer_connected", Kind::Gauge, what, connected);
-    let counts: [(&str, &str, Count); 6] = [
-        ("i2plan_peer_sent_bytes_total", "Bytes of WireGuard packets sent, by peer.", |peer| peer.tx_bytes),
-        ("i2plan_peer_received_bytes_total", "Bytes of WireGuard packets received, by peer.", |peer| {
-            peer.rx_bytes
-        }),
-        ("i2plan_peer_sent_packets_total", "WireGuard packets sent, by peer.", |peer| peer.tx_packets),
-        ("i2plan_peer_received_packets_total", "WireGuard packets received, by peer.", |peer| {
-            peer.rx_packets
-        }),
-        ("i2plan_peer_queue_drops_total", "Packets dropped before they were sent, by peer.", |peer| {
-            peer.queue_drops
-        }),
-        ("i2plan_peer_receive_drops_total", "Packets received and not accepted, by peer.", |peer| {
-            peer.rx_drops
-        }),
-    ];
-    for (name, what, count) in counts {
-        out.family(name, Kind::Counter, what, shown.iter().map(|peer| (label(peer), count(peer))));
-    }
+    let all: Vec<_> = shown
+        .iter()
+        .map(|peer| Series {
+            id: &peer.node_id,
+            is_connected: is_connected(peer),
+            last_handshake: peer.last_handshake,
+            counts: [
+                peer.tx_bytes,
+                peer.rx_bytes,
+                peer.tx_packets,
+                peer.rx_packets,
+                peer.queue_drops,
+                peer.rx_drops,
+            ],
+        })
+        .collect();
+    series(out, &all);
     let rtt = shown.iter().filter_map(|peer| Some((label(peer), u128::from(peer.rtt?) * 1000)));
     let what = "Round trip of the last control message that a member answered, by peer.";
     out.seconds("i2plan_peer_round_trip_seconds", Kind::Gauge, what, rtt);
     let heard = shown.iter().filter_map(|peer| Some((label(peer), peer.last_heard?)));
     let what = "Time since a member's last control message, by peer.";
     out.family("i2plan_peer_last_heard_seconds", Kind::Gauge, what, heard);
-    let handshake = shown.iter().filter_map(|peer| Some((label(peer), peer.last_handshake?)));
-    let what = "Time since the last WireGuard handshake, by peer.";
-    out.family("i2plan_peer_last_handshake_seconds", Kind::Gauge, what, handshake);
 }
 
 #[cfg(test)]

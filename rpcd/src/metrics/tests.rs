@@ -2,7 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use i2plan_ipc::api::meshd::{Daemon, MessageCounts, Network, Sam, Tunnel, WireGuardKey, WriteCounts};
+use i2plan_ipc::api::meshd::{
+    Daemon, MessageCounts, Network, Sam, StaticStatus, Tunnel, WireGuardKey, WriteCounts,
+};
 use proptest::prelude::*;
 
 use super::text::Histogram;
@@ -183,6 +185,7 @@ fn snapshot() -> Snapshot {
             },
             daemons: vec![daemon, tund],
             keys: Vec::new(),
+            static_interface: None,
         },
         counters: Counters {
             started_at: 1_800_000_000,
@@ -210,6 +213,49 @@ fn snapshot() -> Snapshot {
                 not_after: 1_900_000_000,
             }),
         }),
+    }
+}
+
+#[test]
+fn a_static_interface_has_what_there_is_without_a_mesh() {
+    let mut snapshot = snapshot();
+    snapshot.status.network = None;
+    snapshot.status.sam.control.state = SessionState::Down;
+    snapshot.status.sam.data.health = SessionHealth::Fine;
+    let static_peer = StaticPeer {
+        public_key: "key=".to_owned(),
+        endpoint: None,
+        resolved: false,
+        allowed_ips: Vec::new(),
+        keepalive: 25,
+        preshared_key: false,
+        last_handshake: Some(7),
+        unanswered: 0,
+        tx_packets: 1,
+        tx_bytes: 2,
+        rx_packets: 3,
+        rx_bytes: 4,
+        queue_drops: 5,
+        rx_drops: 6,
+    };
+    snapshot.status.static_interface =
+        Some(StaticStatus { style: "raw".to_owned(), destination: None, peers: vec![static_peer] });
+    let families = parse(&render(Some(&snapshot)).finish());
+    let labels = &[("peer", "key=")][..];
+    for (sample, labels, expected) in [
+        ("i2plan_i2p_healthy", &[][..], Some(1.0)),
+        ("i2plan_member", &[], Some(0.0)),
+        ("i2plan_session_up", &[("session", "control")], None),
+        ("i2plan_session_up", &[("session", "data")], Some(1.0)),
+        ("i2plan_peers_total", &[], Some(1.0)),
+        ("i2plan_peers_connected", &[], Some(1.0)),
+        ("i2plan_peer_connected", labels, Some(1.0)),
+        ("i2plan_peer_received_bytes_total", labels, Some(4.0)),
+        ("i2plan_peer_receive_drops_total", labels, Some(6.0)),
+        ("i2plan_messages_sent_total", &[], None),
+        ("i2plan_drops_total", &[("reason", "unknown")], Some(9.0)),
+    ] {
+        assert_eq!(value(&families, sample, labels), expected, "{sample}");
     }
 }
 

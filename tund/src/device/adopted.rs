@@ -4,10 +4,10 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
 
-use i2plan_ipc::api::tund::Interface;
+use i2plan_ipc::api::tund::{Interface, StaticInterface};
 use rustix::fs::{FileType, fstat, major, minor};
 use rustix::net::{AddressFamily, SocketType, socket};
 use tun::AbstractDevice as _;
@@ -57,27 +57,46 @@ impl Adopted {
     /// # Errors
     /// How it differs.
     pub fn into_device(self, interface: &Interface) -> Result<Device, String> {
+        self.open(&interface.name, interface.mtu, Some((interface.ipv4, interface.ipv6)))
+    }
+
+    /// The same of an interface with static peers, by its name and MTU.
+    ///
+    /// # Errors
+    /// How it differs.
+    pub fn into_static(self, interface: &StaticInterface) -> Result<Device, String> {
+        self.open(&interface.name, interface.mtu, None)
+    }
+
+    fn open(
+        self,
+        wanted: &str,
+        wanted_mtu: u16,
+        addresses: Option<(Ipv4Addr, Ipv6Addr)>,
+    ) -> Result<Device, String> {
         let Self { fd, name } = self;
-        if name != interface.name {
-            return Err(format!("the interface is {name}, not {}", interface.name));
+        if name != wanted {
+            return Err(format!("the interface is {name}, not {wanted}"));
         }
         let mut configuration = tun::configure();
-        configuration.raw_fd(fd.into_raw_fd()).tun_name(&name).mtu(interface.mtu);
+        configuration.raw_fd(fd.into_raw_fd()).tun_name(&name).mtu(wanted_mtu);
         let tun = tun::create(&configuration).map_err(|error| error.to_string())?;
         let here = |error: tun::Error| format!("there is no such interface {name} here: {error}");
-        let address = tun.address().map_err(here)?;
-        if address != IpAddr::V4(interface.ipv4) {
-            return Err(format!("{name} has the address {address}, not {}", interface.ipv4));
+        if let Some((wanted, _)) = addresses {
+            let address = tun.address().map_err(here)?;
+            if address != IpAddr::V4(wanted) {
+                return Err(format!("{name} has the address {address}, not {wanted}"));
+            }
         }
         let mtu = tun.mtu().map_err(here)?;
-        if mtu != interface.mtu {
-            return Err(format!("{name} has an MTU of {mtu}, not {}", interface.mtu));
+        if mtu != wanted_mtu {
+            return Err(format!("{name} has an MTU of {mtu}, not {wanted_mtu}"));
         }
         if !is_up(&name).map_err(|error| format!("there is no such interface {name} here: {error}"))? {
             return Err(format!("{name} is down"));
         }
-        if lacks_ipv6(interface) {
-            return Err(format!("{name} has not the address {}", interface.ipv6));
+        if let Some((_, wanted)) = addresses.filter(|(_, ipv6)| lacks_ipv6(&name, *ipv6)) {
+            return Err(format!("{name} has not the address {wanted}"));
         }
         tun.set_nonblock().map_err(|error| error.to_string())?;
         Ok(Device::new(tun, name.clone()))
@@ -104,12 +123,12 @@ fn is_up(name: &str) -> io::Result<bool> {
 }
 
 /// Whether an interface that may have IPv6 addresses has lost its own.
-fn lacks_ipv6(interface: &Interface) -> bool {
-    let switch = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", interface.name);
+fn lacks_ipv6(name: &str, address: Ipv6Addr) -> bool {
+    let switch = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
     let is_on = std::fs::read_to_string(switch).is_ok_and(|value| value.trim() == "0");
-    let address: String = interface.ipv6.octets().iter().map(|byte| format!("{byte:02x}")).collect();
+    let address: String = address.octets().iter().map(|byte| format!("{byte:02x}")).collect();
     // A line is the address, index, prefix, scope, flags and name (Linux, net/ipv6/addrconf.c, `if6_seq_show`).
-    let has = |line: &str| line.starts_with(&address) && line.ends_with(&format!(" {}", interface.name));
+    let has = |line: &str| line.starts_with(&address) && line.ends_with(&format!(" {name}"));
     is_on && std::fs::read_to_string("/proc/self/net/if_inet6").is_ok_and(|found| !found.lines().any(has))
 }
 

@@ -2,18 +2,20 @@
 
 #![allow(unsafe_code, reason = "the library gives its descriptor as a number only")]
 
+use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use i2plan_ipc::api::tund::Interface;
+use i2plan_ipc::api::tund::{Interface, StaticInterface};
 use i2plan_ipc::{ApiError, ErrorKind};
+use i2plan_proto::prefix::Prefix;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute};
-use rtnetlink::{Handle, LinkUnspec};
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use rustix::io::Errno;
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily as SocketFamily, SocketType, socket};
@@ -81,18 +83,47 @@ impl AsRawFd for Device {
     }
 }
 
-/// Makes the interface and brings it up.
+/// Makes the interface of a member and brings it up.
 ///
 /// # Errors
 /// [`ApiError`], saying what is in the way and what helps.
 pub async fn create(interface: &Interface) -> Result<Device, ApiError> {
+    let Interface { name, ipv4, ipv4_prefix, ipv6, ipv6_prefix, mtu, .. } = interface;
+    let addresses = [Prefix::new((*ipv4).into(), *ipv4_prefix), Prefix::new((*ipv6).into(), *ipv6_prefix)];
+    make(&Plan { name, mtu: *mtu, addresses: &addresses, routes: Vec::new(), table: None }).await
+}
+
+/// Makes an interface with static peers, with routes to them, and brings it up.
+///
+/// # Errors
+/// As [`create`].
+pub async fn create_static(interface: &StaticInterface) -> Result<Device, ApiError> {
+    let StaticInterface { name, addresses, mtu, table, peers } = interface;
+    let routes: HashSet<_> = peers.iter().flat_map(|peer| &peer.allowed_ips).copied().collect();
+    let routes = routes.into_iter().filter(|_| table.is_some()).collect();
+    make(&Plan { name, mtu: *mtu, addresses, routes, table: *table }).await
+}
+
+/// An interface to be made.
+struct Plan<'a> {
+    name: &'a str,
+    mtu: u16,
+    /// With the prefixes of their networks.
+    addresses: &'a [Prefix],
+    /// What is reached through it besides these networks.
+    routes: Vec<Prefix>,
+    /// The table of these routes.
+    table: Option<u32>,
+}
+
+async fn make(interface: &Plan<'_>) -> Result<Device, ApiError> {
     check_driver()?;
     // Opening the name of an interface that exists would take over one that another program left for itself.
-    if index_of(&interface.name).is_ok() {
-        return Err(name_taken(interface));
+    if index_of(interface.name).is_ok() {
+        return Err(name_taken(interface.name));
     }
     let mut configuration = tun::configure();
-    configuration.tun_name(&interface.name).mtu(interface.mtu);
+    configuration.tun_name(interface.name).mtu(interface.mtu);
     // The crate sets up IPv4 alone; below, both families are set up alike.
     configuration.platform_config(|platform| {
         platform.ensure_root_privileges(false);
@@ -102,14 +133,14 @@ pub async fn create(interface: &Interface) -> Result<Device, ApiError> {
             ApiError::new(ErrorKind::Denied, "tund may not make a network interface")
                 .with_hint("start it with CAP_NET_ADMIN as an ambient capability, as its service unit does")
         }
-        error if error.kind() == io::ErrorKind::ResourceBusy => name_taken(interface),
+        error if error.kind() == io::ErrorKind::ResourceBusy => name_taken(interface.name),
         error => ApiError::internal(format!("cannot make the interface {}: {error}", interface.name)),
     })?;
     tun.set_nonblock().map_err(|error| ApiError::internal(error.to_string()))?;
     timeout(DEADLINE, set_up(interface))
         .await
         .map_err(|_| ApiError::timeout("the kernel does not answer on the interface"))??;
-    Ok(Device::new(tun, interface.name.clone()))
+    Ok(Device::new(tun, interface.name.to_owned()))
 }
 
 fn check_driver() -> Result<(), ApiError> {
@@ -124,8 +155,8 @@ fn check_driver() -> Result<(), ApiError> {
     })
 }
 
-fn name_taken(interface: &Interface) -> ApiError {
-    ApiError::conflict(format!("there is an interface {} already", interface.name))
+fn name_taken(name: &str) -> ApiError {
+    ApiError::conflict(format!("there is an interface {name} already"))
         .with_hint("stop the program that made it, or configure another name")
 }
 
@@ -134,7 +165,7 @@ fn index_of(name: &str) -> rustix::io::Result<u32> {
     name_to_index(socket.as_fd(), name)
 }
 
-async fn set_up(interface: &Interface) -> Result<(), ApiError> {
+async fn set_up(interface: &Plan<'_>) -> Result<(), ApiError> {
     let failed = |what: &str, error: rtnetlink::Error| {
         ApiError::internal(format!("cannot set {what} of {}: {}", interface.name, reason(&error)))
     };
@@ -142,7 +173,7 @@ async fn set_up(interface: &Interface) -> Result<(), ApiError> {
         .map_err(|error| ApiError::internal(format!("cannot open a netlink socket: {error}")))?;
     // Ends when the handle is gone.
     tokio::spawn(connection);
-    let index = index_of(&interface.name)
+    let index = index_of(interface.name)
         .map_err(|error| ApiError::internal(format!("the interface {} is gone: {error}", interface.name)))?;
     let link = || LinkUnspec::new_with_index(index);
 
@@ -157,20 +188,47 @@ async fn set_up(interface: &Interface) -> Result<(), ApiError> {
     if let Err(error) = handle.link().set(no_link_local).execute().await {
         debug!(reason = reason(&error), "the interface keeps its link-local address");
     }
-    add_address(&handle, index, interface.ipv4.into(), interface.ipv4_prefix)
-        .await
-        .map_err(|error| failed("the IPv4 address", error))?;
-    match add_address(&handle, index, interface.ipv6.into(), interface.ipv6_prefix).await {
-        Ok(()) => {}
-        Err(error) if is_without_ipv6(&error) => {
-            warn!(
-                interface = interface.name,
-                "IPv6 is switched off on this host; the mesh has IPv4 only here"
-            );
+    for address in interface.addresses {
+        let what = if address.address().is_ipv4() { "the IPv4 address" } else { "the IPv6 address" };
+        match add_address(&handle, index, address.address(), address.length()).await {
+            Ok(()) => {}
+            Err(error) if address.address().is_ipv6() && is_without_ipv6(&error) => {
+                warn!(
+                    interface = interface.name,
+                    "IPv6 is switched off on this host; the interface has IPv4 only here"
+                );
+            }
+            Err(error) => return Err(failed(what, error)),
         }
-        Err(error) => return Err(failed("the IPv6 address", error)),
     }
-    handle.link().set(link().up().build()).execute().await.map_err(|error| failed("the state", error))
+    handle.link().set(link().up().build()).execute().await.map_err(|error| failed("the state", error))?;
+    // To the networks of its addresses there are routes already.
+    let is_reached = |route: &Prefix| interface.addresses.iter().any(|address| address.network() == *route);
+    for route in interface.routes.iter().filter(|route| !is_reached(route)) {
+        match add_route(&handle, index, *route, interface.table).await {
+            Ok(()) => {}
+            Err(error) if route.address().is_ipv6() && is_without_ipv6(&error) => {}
+            Err(error) => return Err(failed(&format!("the route to {route}"), error)),
+        }
+    }
+    Ok(())
+}
+
+async fn add_route(
+    handle: &Handle,
+    index: u32,
+    route: Prefix,
+    table: Option<u32>,
+) -> Result<(), rtnetlink::Error> {
+    let builder = RouteMessageBuilder::<IpAddr>::new()
+        .destination_prefix(route.address(), route.length())
+        .expect("a prefix is not longer than its family allows")
+        .output_interface(index);
+    let builder = match table {
+        Some(table) => builder.table_id(table),
+        None => builder,
+    };
+    handle.route().add(builder.build()).execute().await
 }
 
 async fn add_address(

@@ -13,6 +13,6 @@ mod openbsd;
 #[cfg(target_os = "linux")]
 pub use adopted::Adopted;
 #[cfg(target_os = "linux")]
-pub use linux::{Device, create};
+pub use linux::{Device, create, create_static};
 #[cfg(target_os = "openbsd")]
 pub use openbsd::{Device, create};

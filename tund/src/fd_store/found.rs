@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 
+use i2plan_ipc::api::tund::StaticInterface;
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::daemon::activation::StoredFd;
 use i2plan_ipc::daemon::notify::Supervisor;
@@ -36,7 +37,16 @@ pub fn take_device(stored: &mut Vec<StoredFd>, supervisor: &Supervisor) -> Optio
     device
 }
 
-/// Looks at all the rest. The interface is to have this name, and sockets are to lead to this bridge.
+/// What the interface in the store is to be.
+#[derive(Debug, Clone, Copy)]
+pub enum Wanted<'a> {
+    /// A mesh's, of this name.
+    Mesh(&'a str),
+    /// This one.
+    Static(&'a StaticInterface),
+}
+
+/// Looks at all the rest. The interface is to be the one that is wanted, and sockets are to lead to this bridge.
 ///
 /// # Errors
 /// Why the interface cannot be gone on with; it is dropped. What else is kept stays in the store.
@@ -44,7 +54,7 @@ pub fn sort(
     device: Option<Adopted>,
     stored: Vec<StoredFd>,
     supervisor: &'static Supervisor,
-    name: &str,
+    wanted: Wanted<'_>,
     bridge: &Bridge,
 ) -> Result<Start, String> {
     let mut sockets = HashMap::new();
@@ -60,6 +70,13 @@ pub fn sort(
     }
     let mut state = newest(states, supervisor).unwrap_or_else(State::empty);
 
+    let (name, device, static_device) = match wanted {
+        Wanted::Mesh(name) => (name, device, None),
+        Wanted::Static(interface) => {
+            let device = device.map(|device| device.into_static(interface)).transpose();
+            (interface.name.as_str(), None, device.inspect_err(|_| supervisor.forget(TUN))?)
+        }
+    };
     let interface = device.map(|device| match &state.interface {
         Some((interface, _)) if interface.name != name => {
             Err(format!("it is {}, and another name is configured: {name}", interface.name))
@@ -89,7 +106,14 @@ pub fn sort(
     for stored in sockets.into_values() {
         stored.refuse(supervisor, "it belongs to no session of the stored state");
     }
-    Ok(Start { interface, data, control, fd_store: FdStore { supervisor, state: Mutex::new(state) } })
+    let static_device = static_device.map(|device| (device, state.destinations.clone()));
+    Ok(Start {
+        interface,
+        static_device,
+        data,
+        control,
+        fd_store: FdStore { supervisor, state: Mutex::new(state) },
+    })
 }
 
 /// The newest of the states that are some.
@@ -263,7 +287,7 @@ mod tests {
                 .iter()
                 .map(|stored| StoredFd { name: stored.name.clone(), fd: stored.fd.try_clone().unwrap() });
             let stored = stored.collect();
-            sort(None, stored, self.supervisor, "i2plan0", &self.bridge())
+            sort(None, stored, self.supervisor, Wanted::Mesh("i2plan0"), &self.bridge())
                 .unwrap_or_else(|reason| panic!("{reason}"))
         }
     }

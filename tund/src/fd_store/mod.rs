@@ -14,6 +14,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use i2plan_ipc::api::tund::{self, Interface};
 use i2plan_ipc::daemon::notify::Supervisor;
 use i2plan_ipc::frame::{FrameError, decode_body, encode_body};
+use i2plan_proto::endpoint::Endpoint;
+use i2plan_proto::identity::NodeId;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -51,7 +53,13 @@ pub struct State {
     data: Option<SessionInfo>,
     control: Option<SessionInfo>,
     members: StoredMembers,
+    /// Where static peers are.
+    #[serde(default)]
+    destinations: Vec<PeerPlace>,
 }
+
+/// A static peer, by its WireGuard key, and its destination.
+pub type PeerPlace = (NodeId, Endpoint);
 
 /// A session, and what its descriptors must be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +82,7 @@ impl State {
             data: None,
             control: None,
             members: StoredMembers::default(),
+            destinations: Vec::new(),
         }
     }
 
@@ -132,6 +141,12 @@ impl FdStore {
         self.set_interface(Some((interface.clone(), epoch)));
     }
 
+    /// Keeps an interface with static peers. What it is to be the next process is told again.
+    #[cfg(target_os = "linux")]
+    pub fn static_interface(&self, device: BorrowedFd<'_>) {
+        self.supervisor.keep(TUN, device, true);
+    }
+
     /// Notes another epoch of the WireGuard key.
     pub fn epoch(&self, epoch: u32) {
         let interface = self.state().interface.clone();
@@ -143,6 +158,15 @@ impl FdStore {
         let mut state = self.state();
         if state.members != members {
             state.members = members;
+            self.store(&mut state);
+        }
+    }
+
+    /// Notes where static peers are.
+    pub fn destinations(&self, destinations: Vec<PeerPlace>) {
+        let mut state = self.state();
+        if state.destinations != destinations {
+            state.destinations = destinations;
             self.store(&mut state);
         }
     }

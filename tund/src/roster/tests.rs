@@ -96,9 +96,10 @@ fn a_member_has_the_key_and_the_addresses_that_are_certified() {
     assert!(removed.is_empty());
     let record = testing::record(2).value;
     assert_eq!((peer.node, peer.public_key), (record.node, record.wireguard.value.public_key()));
-    assert_eq!((peer.endpoint, peer.keepalive), (record.data.destination, 25));
-    assert_eq!(peer.ipv4, testing::ranges(2).address());
-    assert_eq!(peer.ipv6, ipv6_of(&testing::charter(0).network(), peer.ipv4));
+    assert_eq!((&peer.endpoint, peer.keepalive), (&Some(record.data.destination.into()), 25));
+    let ipv4 = testing::ranges(2).address();
+    let ipv6 = ipv6_of(&testing::charter(0).network(), ipv4);
+    assert_eq!(peer.allowed_ips, AllowedIps::Member(ipv4, ipv6));
     assert_eq!(roster.take_changes(), Changes::default());
 }
 

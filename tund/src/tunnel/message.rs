@@ -36,6 +36,23 @@ pub(super) fn is_exhausted(message: &[u8]) -> bool {
     data_counter(message).is_some_and(|(_, counter)| counter >= u64::MAX - (1 << 13))
 }
 
+/// Longest line before a message that the bridge forwards, bytes: a destination in base64 and the ports, with room.
+pub(crate) const MAX_FORWARDED_LINE: usize = 2048;
+
+/// The destination in base64 that has signed it, if any has, and the message of what the bridge has forwarded. A bridge
+/// forwards in the style of the session; each message shows which that is, because it begins with its type and three
+/// zeros, and base64 does not.
+pub(super) fn split_forwarded(datagram: &[u8]) -> (Option<&[u8]>, &[u8]) {
+    if matches!(datagram, [1..=4, 0, 0, 0, ..]) {
+        return (None, datagram);
+    }
+    let head = &datagram[..datagram.len().min(MAX_FORWARDED_LINE)];
+    match head.iter().position(|byte| *byte == b'\n') {
+        Some(end) => (datagram[..end].split(|byte| *byte == b' ').next(), &datagram[end + 1..]),
+        None => (None, datagram),
+    }
+}
+
 fn word(message: &[u8], at: usize) -> Option<u32> {
     message.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
 }
@@ -55,6 +72,19 @@ mod tests {
         assert!(is_exhausted(&data(u64::MAX - 8192)));
         assert!(is_exhausted(&data(u64::MAX)));
         assert!(!is_exhausted(&data(u64::MAX)[..15]));
+    }
+
+    #[test]
+    fn both_styles_are_split() {
+        let message = data(0);
+        assert_eq!(split_forwarded(&message), (None, &message[..]));
+        for line in ["AbC=", "AbC= FROM_PORT=1 TO_PORT=2"] {
+            let forwarded = [line.as_bytes(), b"\n", &message].concat();
+            assert_eq!(split_forwarded(&forwarded), (Some(&b"AbC="[..]), &message[..]));
+        }
+        for other in [&b""[..], b"AbC=", &[b'A'; 5000]] {
+            assert_eq!(split_forwarded(other), (None, other));
+        }
     }
 
     #[test]

@@ -13,20 +13,22 @@ use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::tund::{Drops, PeerStats};
+use i2plan_ipc::api::tund::{Drops, PeerStats, StaticPeerReport};
 use i2plan_ipc::rate::Quota;
+use i2plan_proto::endpoint::Endpoint;
 use i2plan_proto::identity::NodeId;
 
-use crate::host::prefix::Prefix;
+use crate::fd_store::PeerPlace;
 use crate::interface::{MAX_MTU, Subnets};
 use crate::path::reporter::Content;
 use crate::session::SessionId;
 use crate::uapi::codec::PeerStatus;
 use early_handshakes::EarlyHandshakes;
-use message::{is_initiation, is_response};
+pub(crate) use message::MAX_FORWARDED_LINE;
+use message::{is_initiation, is_response, split_forwarded};
 use pacer::{Next, Pacer, YIELD_TO_FIRST};
-use peer::{Keys, OVERLAP, Received, Refused, YIELD, peer_of};
-pub use peer_config::{MAX_PEERS, PeerConfig};
+use peer::{Keys, OVERLAP, Peer, Received, Refused, YIELD, peer_of};
+pub use peer_config::{AllowedIps, MAX_PEERS, PeerConfig, PeerDestination};
 use peers::Peers;
 
 mod early_handshakes;
@@ -39,6 +41,8 @@ mod peers;
 mod retry;
 mod slots;
 #[cfg(test)]
+mod static_tests;
+#[cfg(test)]
 mod tests;
 
 /// Longest packet of the interface, bytes.
@@ -47,8 +51,9 @@ pub const MAX_PACKET: usize = MAX_MTU as usize;
 /// Longest WireGuard message, bytes: header, counter and tag around a packet (WireGuard, section 5.4.6).
 pub const MAX_MESSAGE: usize = MAX_PACKET + 32;
 
-/// Room for the line before a datagram: version, session id of up to 64 characters, destination in base64.
-const MAX_HEADER: usize = 640;
+/// Room for the line before a datagram: version, session id of up to 64 characters, destination in base64. Those of
+/// members have 524 characters.
+const MAX_HEADER: usize = MAX_FORWARDED_LINE;
 
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -77,7 +82,8 @@ pub struct Tunnel {
     keys: OwnKeys,
     /// The key before, until the time.
     previous: Option<(OwnKeys, Instant)>,
-    subnets: Subnets,
+    /// Those of a mesh; none with static peers.
+    subnets: Option<Subnets>,
     session: Option<SessionId>,
     peers: Peers,
     early_handshakes: EarlyHandshakes,
@@ -100,9 +106,10 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// A data path without session and peers, with this node's WireGuard key.
+    /// A data path without session and peers, with this node's WireGuard key, in a mesh with these subnets or with static
+    /// peers.
     #[must_use]
-    pub fn new(key: StaticSecret, subnets: Subnets, now: Instant) -> Self {
+    pub fn new(key: StaticSecret, subnets: Option<Subnets>, now: Instant) -> Self {
         Self {
             keys: OwnKeys::new(key),
             previous: None,
@@ -185,7 +192,9 @@ impl Tunnel {
     /// # Errors
     /// [`i2plan_ipc::ErrorKind::Invalid`] if they cannot be told apart; nothing has changed then.
     pub fn set_peers(&mut self, wanted: Vec<PeerConfig>, now: Instant) -> Result<(), ApiError> {
-        peers::check(&wanted, &self.subnets)?;
+        if let Some(subnets) = &self.subnets {
+            peers::check(&wanted, subnets)?;
+        }
         let gone = self.peers.all_except(&wanted);
         self.change_peers(wanted, &gone, now);
         Ok(())
@@ -195,7 +204,7 @@ impl Tunnel {
     pub fn change_peers(&mut self, set: Vec<PeerConfig>, removed: &[NodeId], now: Instant) {
         let attached = self.session.is_some();
         let told: Vec<_> = set.iter().map(|peer| peer.node).collect();
-        let changed = self.peers.change(set, removed, &self.subnets, &self.keys.keys, attached, now);
+        let changed = self.peers.change(set, removed, self.subnets.as_ref(), &self.keys.keys, attached, now);
         for number in changed.gone {
             self.pacer.remove(number);
         }
@@ -263,7 +272,8 @@ impl Tunnel {
     /// A peer would drop what has a source that is not this node's, and a path report is to come from here alone.
     pub fn handle_packet(&mut self, packet: &[u8], now: Instant) -> Option<&[u8]> {
         let endpoints = ip::endpoints(packet);
-        if endpoints.is_some_and(|endpoints| !self.subnets.is_local(endpoints.source)) {
+        let is_local = |source| self.subnets.as_ref().is_none_or(|subnets| subnets.is_local(source));
+        if endpoints.is_some_and(|endpoints| !is_local(endpoints.source)) {
             self.drops.no_route += 1;
             return None;
         }
@@ -300,13 +310,20 @@ impl Tunnel {
         self.handle_datagram_of(false, message, now)
     }
 
-    fn handle_datagram_of(&mut self, is_present: bool, message: &[u8], now: Instant) -> Option<&[u8]> {
+    fn handle_datagram_of(&mut self, is_present: bool, datagram: &[u8], now: Instant) -> Option<&[u8]> {
+        let (sender, message) = match self.subnets {
+            Some(_) => (None, datagram),
+            None => split_forwarded(datagram),
+        };
         let slot = self.slot_of(message, now)?;
         let number = peer_of(slot);
         let peer = self.peers.get_mut(number)?;
-        match peer.receive(slot, message, &self.subnets, &mut self.packet, &mut self.pacer, now) {
+        match peer.receive(slot, message, self.subnets.as_ref(), &mut self.packet, &mut self.pacer, now) {
             Ok(received) => {
                 peer.count_received(message.len());
+                if sender.is_some_and(|sender| peer.roam(sender)) {
+                    self.pacer.await_answer(number, false, now);
+                }
                 let content = match &received {
                     Received::Packet(_) => Content::Packet,
                     Received::Report(_) => Content::Report,
@@ -371,6 +388,10 @@ impl Tunnel {
             let (Next::Control(number, bytes) | Next::Data(number, bytes) | Next::Own(number, bytes)) = &next;
             let number = *number;
             let Some(peer) = self.peers.get_mut(number) else { continue };
+            // It is not known where it is.
+            if peer.header(session).is_empty() {
+                continue;
+            }
             let (header, body) = self.datagram.split_at_mut(peer.header(session).len());
             let (len, content) = if let Next::Control(..) = next {
                 if is_initiation(bytes) {
@@ -461,7 +482,12 @@ impl Tunnel {
     /// The counters of each peer that there is anything to tell of.
     #[must_use]
     pub fn peer_stats(&self, now: Instant) -> Vec<PeerStats> {
-        let stats = self.peers.iter().filter(|peer| peer.is_of_note()).map(|peer| PeerStats {
+        let of_note = self.peers.iter().filter(|peer| peer.is_of_note());
+        of_note.map(|peer| self.stats_of(peer, now)).collect()
+    }
+
+    fn stats_of(&self, peer: &Peer, now: Instant) -> PeerStats {
+        PeerStats {
             node: peer.config.node,
             last_handshake: peer.last_handshake.map(|time| now.saturating_duration_since(time).as_secs()),
             tx_packets: peer.counters.tx_packets,
@@ -471,8 +497,32 @@ impl Tunnel {
             queue_drops: self.pacer.dropped(peer.number),
             rx_drops: peer.counters.rx_drops,
             unanswered: peer.retry.unanswered(),
+        }
+    }
+
+    /// Where the peers of a static interface are, as far as that is known.
+    #[must_use]
+    pub fn static_places(&self) -> Vec<PeerPlace> {
+        let places = self.peers.iter().filter_map(|peer| match &peer.config.endpoint {
+            Some(PeerDestination::Static(destination)) => {
+                Some((peer.config.node, Endpoint::Destination(destination.clone())))
+            }
+            _ => None,
         });
-        stats.collect()
+        places.collect()
+    }
+
+    /// All peers of a static interface.
+    #[must_use]
+    pub fn static_reports(&self, now: Instant) -> Vec<StaticPeerReport> {
+        let reports = self.peers.iter().map(|peer| StaticPeerReport {
+            endpoint: peer.config.endpoint.as_ref().map(|endpoint| (endpoint.hash(), true)),
+            allowed_ips: peer.config.allowed_ips.prefixes().collect(),
+            keepalive: peer.config.keepalive,
+            has_preshared_key: peer.config.preshared_key.is_some(),
+            stats: self.stats_of(peer, now),
+        });
+        reports.collect()
     }
 
     /// All peers, as `wg` shows them.
@@ -480,7 +530,7 @@ impl Tunnel {
     pub fn peers(&self, now: Instant) -> Vec<PeerStatus> {
         let peers = self.peers.iter().map(|peer| PeerStatus {
             public_key: peer.config.public_key,
-            allowed_ips: peer.addresses().map(Prefix::host).collect(),
+            allowed_ips: peer.config.allowed_ips.prefixes().collect(),
             keepalive: peer.config.keepalive,
             last_handshake: peer.last_handshake.map(|time| now.saturating_duration_since(time)),
             rx_bytes: peer.counters.rx_bytes,

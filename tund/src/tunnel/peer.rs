@@ -1,6 +1,5 @@
 //! One peer: its WireGuard tunnel and what is done with it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,13 +8,17 @@ use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::rate::Bucket;
+use i2plan_proto::destination::base64;
+use i2plan_proto::endpoint::AnyDestination;
 use i2plan_proto::path_report::PathReport;
 use tracing::{debug, info};
 
 use super::ip;
-use super::message::{data_index, is_exhausted, is_initiation, is_response, sender_index};
+use super::message::{
+    MAX_FORWARDED_LINE, data_index, is_exhausted, is_initiation, is_response, sender_index,
+};
 use super::pacer::Pacer;
-use super::peer_config::PeerConfig;
+use super::peer_config::{PeerConfig, PeerDestination};
 use super::retry::Retry;
 use crate::interface::Subnets;
 use crate::session::SessionId;
@@ -32,6 +35,9 @@ const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// of their own and encrypt every datagram as if it were the first, at a third of the speed, or send what the other
 /// cannot read. As long as a router may take to find a destination that is new.
 pub(super) const YIELD: Duration = Duration::from_secs(15);
+
+/// The same for a static peer, which may be anything and is mostly there before.
+const STATIC_YIELD: Duration = Duration::from_secs(5);
 
 /// How long a WireGuard key goes on being accepted after another has taken its place: for the others to learn of
 /// that, and for what was encrypted under the one before. More than WireGuard's sessions live without a new handshake
@@ -62,9 +68,10 @@ struct Pairing {
 }
 
 impl Pairing {
-    fn new(slot: u32, keys: &Keys, theirs: [u8; 32]) -> Self {
-        let limiter = Some(Arc::clone(&keys.no_limit));
-        let tunn = Tunn::new(keys.private.clone(), PublicKey::from(theirs), None, None, slot, limiter);
+    fn new(slot: u32, keys: &Keys, peer: &PeerConfig) -> Self {
+        let (theirs, limiter) = (peer.public_key, Some(Arc::clone(&keys.no_limit)));
+        let preshared = peer.preshared_key.as_ref().map(|key| key.0);
+        let tunn = Tunn::new(keys.private.clone(), PublicKey::from(theirs), preshared, None, slot, limiter);
         Self { tunn, slot, local: keys.public, theirs, initiator: false, unconfirmed: None, asked_at: None }
     }
 
@@ -213,9 +220,9 @@ impl Peer {
 
     /// Has a tunnel with it, which is still to be opened. One that there is goes on.
     pub(super) fn link(&mut self, keys: &Keys, now: Instant) {
-        let (slot, theirs) = (self.number << 1, self.config.public_key);
+        let (slot, config) = (self.number << 1, &self.config);
         self.link.get_or_insert_with(|| {
-            let current = Pairing::new(slot, keys, theirs);
+            let current = Pairing::new(slot, keys, config);
             Box::new(Link { current, previous: None, open: false, keepalive_at: now })
         });
     }
@@ -256,7 +263,8 @@ impl Peer {
     /// Takes over what is asked of the peer from now on. Another key takes the place of the one before when there
     /// is a session under it.
     pub(super) fn reconfigure(&mut self, config: PeerConfig, keys: &Keys, now: Instant) {
-        let same_key = self.config.public_key == config.public_key;
+        let same_key = (self.config.public_key, &self.config.preshared_key)
+            == (config.public_key, &config.preshared_key);
         if self.config.keepalive != config.keepalive {
             self.hasten_keepalive(now);
             self.retry.note_alive();
@@ -275,7 +283,7 @@ impl Peer {
             return;
         }
         if let Some(link) = &mut self.link {
-            link.current = Pairing::new(link.current.slot, keys, self.config.public_key);
+            link.current = Pairing::new(link.current.slot, keys, &self.config);
         }
         self.yields_until = yields_until(&self.config, keys, now);
     }
@@ -288,15 +296,14 @@ impl Peer {
 
     /// Goes on with the newest keys of both. What there is of a session goes on meanwhile, for a while.
     pub(super) fn pair(&mut self, keys: &Keys, now: Instant) {
-        let theirs = self.config.public_key;
         let Some(link) = &mut self.link else { return };
         let kept = if link.current.has_session() {
-            let fresh = Pairing::new(link.current.slot ^ 1, keys, theirs);
+            let fresh = Pairing::new(link.current.slot ^ 1, keys, &self.config);
             let before = std::mem::replace(&mut link.current, fresh);
             link.previous = Some((before, now + OVERLAP));
             true
         } else {
-            link.current = Pairing::new(link.current.slot, keys, theirs);
+            link.current = Pairing::new(link.current.slot, keys, &self.config);
             link.previous.is_some()
         };
         // One of the two begins; the other does if nothing comes.
@@ -333,18 +340,36 @@ impl Peer {
         self.header = Vec::new();
     }
 
-    /// What addresses its datagrams within a SAM session (SAM v3, "repliable and raw datagrams").
+    /// What addresses its datagrams within a SAM session (SAM v3, "repliable and raw datagrams"); empty while it is not
+    /// known where it is.
     pub(super) fn header(&mut self, session: &SessionId) -> &[u8] {
-        if self.header.is_empty() {
-            let endpoint = self.config.endpoint.to_base64();
+        if let (true, Some(endpoint)) = (self.header.is_empty(), &self.config.endpoint) {
+            let endpoint = endpoint.to_base64();
             self.header = format!("3.0 {} {endpoint}\n", session.as_str()).into_bytes();
         }
         &self.header
     }
 
-    /// The addresses that it may use.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
-        addresses(&self.config)
+    /// An authenticated message of a static peer has come from this destination, in I2P's base64: it takes packets there
+    /// from now on, as in WireGuard (section 2.1). Returns whether that is another one.
+    pub(super) fn roam(&mut self, sender: &[u8]) -> bool {
+        let line = self.header.strip_suffix(b"\n").and_then(|line| line.strip_suffix(sender));
+        if line.is_some_and(|line| line.ends_with(b" ")) || !self.config.allowed_ips.is_static() {
+            return false;
+        }
+        let destination = base64().decode(sender).ok();
+        let destination = destination.and_then(|bytes| AnyDestination::from_i2p(&bytes).ok());
+        let Some(destination) = destination.filter(|_| sender.len() < MAX_FORWARDED_LINE / 2) else {
+            return false;
+        };
+        let endpoint = Some(PeerDestination::Static(destination));
+        if self.config.endpoint == endpoint {
+            return false;
+        }
+        self.config.endpoint = endpoint;
+        self.header = Vec::new();
+        info!(peer = self.name(), "packets come from another destination, and go there from now on");
+        true
     }
 
     /// Calls the peer, now or when it may be, if packets for it cannot be sent or only under keys from before.
@@ -360,7 +385,8 @@ impl Peer {
     /// Begins a handshake, if one may go.
     fn call(&mut self, pacer: &mut Pacer, now: Instant) {
         let Some(link) = &mut self.link else { return };
-        if !self.attached || now < self.yields_until || !self.retry.is_due(now) {
+        let is_addressed = self.attached && self.config.endpoint.is_some();
+        if !is_addressed || now < self.yields_until || !self.retry.is_due(now) {
             return;
         }
         self.retry.note_called(now);
@@ -393,7 +419,7 @@ impl Peer {
         &mut self,
         slot: u32,
         message: &[u8],
-        subnets: &Subnets,
+        subnets: Option<&Subnets>,
         buffer: &'a mut [u8],
         pacer: &mut Pacer,
         now: Instant,
@@ -423,11 +449,11 @@ impl Peer {
                 if self.config.takes_reports && PathReport::is_packet(packet) {
                     return PathReport::from_packet(packet).map(Received::Report).map_err(|_| Refused::Bad);
                 }
-                // Cryptokey routing: a peer speaks for its own addresses alone. And to this node alone, not
+                // Cryptokey routing: a peer speaks for its own addresses alone. And a member to this node alone, not
                 // through it to wherever this host would forward.
                 let endpoints = ip::endpoints(packet).ok_or(Refused::Bad)?;
-                let own = self.addresses().any(|address| address == endpoints.source);
-                if own && subnets.is_local(endpoints.destination) {
+                let own = self.config.allowed_ips.contains(endpoints.source);
+                if own && subnets.is_none_or(|subnets| subnets.is_local(endpoints.destination)) {
                     Ok(Received::Packet(packet))
                 } else {
                     Err(Refused::Bad)
@@ -586,18 +612,14 @@ impl Peer {
     }
 }
 
-/// The addresses that a peer may use.
-pub(super) fn addresses(peer: &PeerConfig) -> impl Iterator<Item = IpAddr> + use<> {
-    [IpAddr::V4(peer.ipv4), IpAddr::V6(peer.ipv6)].into_iter()
-}
-
 fn yields(peer: &PeerConfig, keys: &Keys) -> bool {
     peer.public_key < keys.public.to_bytes()
 }
 
 /// Until when a peer that this node has just been told of is to begin.
 fn yields_until(peer: &PeerConfig, keys: &Keys, now: Instant) -> Instant {
-    if yields(peer, keys) { now + YIELD } else { now }
+    let wait = if peer.allowed_ips.is_static() { STATIC_YIELD } else { YIELD };
+    if yields(peer, keys) { now + wait } else { now }
 }
 
 /// Makes what this node does towards a peer differ from what others do.

@@ -8,9 +8,10 @@ use i2plan_ipc::ApiError;
 use i2plan_proto::identity::NodeId;
 
 use super::pacer::Pacer;
-use super::peer::{Keys, Peer, addresses};
-use super::peer_config::{MAX_PEERS, PeerConfig};
+use super::peer::{Keys, Peer};
+use super::peer_config::{AllowedIps, MAX_PEERS, PeerConfig};
 use super::slots::{Change, TunnelSlots};
+use crate::host::prefix::Prefix;
 use crate::interface::Subnets;
 
 /// All peers.
@@ -18,6 +19,8 @@ use crate::interface::Subnets;
 pub(super) struct Peers {
     slots: Vec<Option<Box<Peer>>>,
     by_address: HashMap<IpAddr, u32>,
+    /// The networks of static peers that have more than one address. No two have an address in common.
+    networks: Vec<(Prefix, u32)>,
     by_key: HashMap<[u8; 32], u32>,
     by_node: HashMap<NodeId, u32>,
     /// Which of them have a tunnel.
@@ -37,7 +40,11 @@ impl Peers {
     }
 
     pub(super) fn by_address(&self, address: IpAddr) -> Option<u32> {
-        self.by_address.get(&address).copied()
+        let of_network = || {
+            let network = self.networks.iter().find(|(network, _)| network.overlaps(&Prefix::host(address)));
+            network.map(|(_, number)| *number)
+        };
+        self.by_address.get(&address).copied().or_else(of_network)
     }
 
     pub(super) fn by_key(&self, key: &[u8; 32]) -> Option<u32> {
@@ -136,7 +143,7 @@ impl Peers {
         &mut self,
         set: Vec<PeerConfig>,
         removed: &[NodeId],
-        subnets: &Subnets,
+        subnets: Option<&Subnets>,
         keys: &Keys,
         attached: bool,
         now: Instant,
@@ -148,9 +155,13 @@ impl Peers {
             self.slots[*number as usize] = None;
         }
         let mut free = 0;
-        for config in set {
-            let share = subnets.share_of(config.ipv4);
+        for mut config in set {
+            let share = match (&config.allowed_ips, subnets) {
+                (AllowedIps::Member(ipv4, _), Some(subnets)) => subnets.share_of(*ipv4),
+                _ => 0,
+            };
             let number = if let Some(peer) = self.by_node(&config.node) {
+                config.endpoint = config.endpoint.or_else(|| peer.config.endpoint.clone());
                 let is_elsewhere = peer.config.endpoint != config.endpoint;
                 peer.reconfigure(config, keys, now);
                 if is_elsewhere {
@@ -181,6 +192,7 @@ impl Peers {
     /// Finds all anew by what they are known by.
     pub(super) fn index(&mut self) {
         self.by_address.clear();
+        self.networks.clear();
         self.by_key.clear();
         self.by_node.clear();
         // A key that one had before is another's now, if that other says so today.
@@ -190,7 +202,13 @@ impl Peers {
         for peer in self.slots.iter().flatten() {
             self.by_key.insert(peer.config.public_key, peer.number);
             self.by_node.insert(peer.config.node, peer.number);
-            self.by_address.extend(peer.addresses().map(|address| (address, peer.number)));
+            for prefix in peer.config.allowed_ips.prefixes() {
+                if prefix == Prefix::host(prefix.address()) {
+                    self.by_address.insert(prefix.address(), peer.number);
+                } else {
+                    self.networks.push((prefix, peer.number));
+                }
+            }
         }
     }
 }
@@ -214,7 +232,7 @@ pub(super) fn check(wanted: &[PeerConfig], subnets: &Subnets) -> Result<(), ApiE
         if !keys.insert(peer.public_key) {
             return Err(ApiError::invalid(format!("peer {name} has the WireGuard key of another")));
         }
-        for address in addresses(peer) {
+        for address in peer.allowed_ips.prefixes().map(|prefix| prefix.address()) {
             if !subnets.may_be_peer(address) {
                 return Err(ApiError::invalid(format!(
                     "peer {name} cannot have {address}: it is this node's own or outside its subnets"
@@ -230,31 +248,38 @@ pub(super) fn check(wanted: &[PeerConfig], subnets: &Subnets) -> Result<(), ApiE
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{keys, peer, session, subnets};
+    use super::super::tests::{keys, member, peer, session, subnets};
     use super::*;
 
     fn header(peer: &PeerConfig) -> String {
-        format!("3.0 s {}\n", peer.endpoint.to_base64())
+        format!("3.0 s {}\n", peer.endpoint.as_ref().unwrap().to_base64())
     }
 
     #[test]
     fn peers_that_cannot_be_told_apart_are_refused() {
-        let wrong = |change: fn(&mut PeerConfig)| {
+        let wrong = |change: &dyn Fn(&mut PeerConfig)| {
             let mut second = peer(2);
             change(&mut second);
             check(&[peer(1), second], &subnets(9)).map_err(|error| error.message)
         };
-        assert_eq!(wrong(|_| {}), Ok(()));
-        assert!(wrong(|second| second.node = peer(1).node).unwrap_err().contains("duplicate peer"));
+        assert_eq!(wrong(&|_| {}), Ok(()));
+        assert!(wrong(&|second| second.node = peer(1).node).unwrap_err().contains("duplicate peer"));
         assert!(
-            wrong(|second| second.public_key = peer(1).public_key).unwrap_err().contains("key of another")
+            wrong(&|second| second.public_key = peer(1).public_key).unwrap_err().contains("key of another")
         );
-        assert!(wrong(|second| second.ipv4 = peer(1).ipv4).unwrap_err().contains("10.42.0.1"));
-        assert!(wrong(|second| second.ipv6 = peer(1).ipv6).unwrap_err().contains("fd00::1"));
-        assert!(wrong(|second| second.ipv4 = peer(9).ipv4).unwrap_err().contains("own"));
-        assert!(
-            wrong(|second| second.ipv6 = "2001:db8::1".parse().unwrap()).unwrap_err().contains("outside")
-        );
+        let outside = |second: &mut PeerConfig| {
+            second.allowed_ips = AllowedIps::Member(member(2).0, "2001:db8::1".parse().unwrap());
+        };
+        let ipv4_of = |second: &mut PeerConfig, other| {
+            second.allowed_ips = AllowedIps::Member(member(other).0, member(2).1);
+        };
+        let ipv6_of = |second: &mut PeerConfig, other| {
+            second.allowed_ips = AllowedIps::Member(member(2).0, member(other).1);
+        };
+        assert!(wrong(&|second| ipv4_of(second, 1)).unwrap_err().contains("10.42.0.1"));
+        assert!(wrong(&|second| ipv6_of(second, 1)).unwrap_err().contains("fd00::1"));
+        assert!(wrong(&|second| ipv4_of(second, 9)).unwrap_err().contains("own"));
+        assert!(wrong(&outside).unwrap_err().contains("outside"));
     }
 
     #[test]
@@ -271,7 +296,7 @@ mod tests {
         let set = |peers: &mut Peers, wanted: Vec<_>| {
             let gone = peers.all_except(&wanted);
             let Changed { mut gone, moved } =
-                peers.change(wanted, &gone, &subnets(9), &keys, true, Instant::now());
+                peers.change(wanted, &gone, Some(&subnets(9)), &keys, true, Instant::now());
             gone.sort_unstable();
             (gone, moved)
         };
@@ -279,7 +304,7 @@ mod tests {
 
         let mut moved = peer(1);
         moved.endpoint = peer(7).endpoint;
-        moved.ipv4 = peer(7).ipv4;
+        moved.allowed_ips = AllowedIps::Member(member(7).0, member(1).1);
         moved.keepalive = 11;
         assert_eq!(set(&mut peers, vec![peer(2), moved.clone()]), (vec![], vec![0]));
         assert_eq!(peers.get_mut(0).unwrap().header(&session), header(&moved).as_bytes());

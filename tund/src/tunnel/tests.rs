@@ -1,7 +1,7 @@
 //! Two and more data paths that talk with each other in memory.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use i2plan_ipc::api::tund;
 use i2plan_proto::destination::Destination;
@@ -14,15 +14,25 @@ use super::*;
 
 /// The member with number `seed`: everything about it follows from that.
 pub(super) fn peer(seed: u8) -> PeerConfig {
+    let (ipv4, ipv6) = member(seed);
     PeerConfig {
         node: NodeId([seed; 32]),
         public_key: keys(seed).public.to_bytes(),
-        endpoint: Destination { padding: [seed; 32], signing_key: [!seed; 32] },
-        ipv4: [10, 42, 0, seed].into(),
-        ipv6: [0xfd00, 0, 0, 0, 0, 0, 0, seed.into()].into(),
+        preshared_key: None,
+        endpoint: Some(destination(seed).into()),
+        allowed_ips: AllowedIps::Member(ipv4, ipv6),
         keepalive: 0,
         takes_reports: false,
     }
+}
+
+/// Its addresses.
+pub(super) fn member(seed: u8) -> (Ipv4Addr, Ipv6Addr) {
+    ([10, 42, 0, seed].into(), [0xfd00, 0, 0, 0, 0, 0, 0, seed.into()].into())
+}
+
+pub(super) fn destination(seed: u8) -> Destination {
+    Destination { padding: [seed; 32], signing_key: [!seed; 32] }
 }
 
 pub(super) fn keys(seed: u8) -> Keys {
@@ -34,24 +44,24 @@ pub(super) fn session() -> SessionId {
 }
 
 pub(super) fn subnets(seed: u8) -> Subnets {
-    let own = peer(seed);
+    let (ipv4, ipv6) = member(seed);
     Subnets::of(&tund::Interface {
         name: "i2plan0".to_owned(),
         network: NetworkId([0; 32]),
-        ipv4: own.ipv4,
+        ipv4,
         ipv4_prefix: 16,
-        ipv6: own.ipv6,
+        ipv6,
         ipv6_prefix: 64,
         mtu: 1280,
     })
 }
 
 fn v4(seed: u8) -> IpAddr {
-    peer(seed).ipv4.into()
+    member(seed).0.into()
 }
 
 fn v6(seed: u8) -> IpAddr {
-    peer(seed).ipv6.into()
+    member(seed).1.into()
 }
 
 /// A node with a session, whose clock the test moves.
@@ -64,7 +74,7 @@ struct Node {
 impl Node {
     fn new(seed: u8, peers: &[u8]) -> Self {
         let now = Instant::now();
-        let mut tunnel = Tunnel::new(StaticSecret::from([seed; 32]), subnets(seed), now);
+        let mut tunnel = Tunnel::new(StaticSecret::from([seed; 32]), Some(subnets(seed)), now);
         tunnel.set_peers(peers.iter().map(|seed| peer(*seed)).collect(), now).unwrap();
         tunnel.set_session(session(), now);
         Self { seed, tunnel, now }
@@ -122,12 +132,12 @@ fn converse(one: &mut Node, two: &mut Node) -> Talk {
             return talk;
         }
         for (destination, message) in there {
-            assert_eq!(destination, peer(two.seed).endpoint);
+            assert_eq!(destination, self::destination(two.seed));
             talk.at_two.extend(two.takes(&message));
             talk.messages.push(message);
         }
         for (destination, message) in back {
-            assert_eq!(destination, peer(one.seed).endpoint);
+            assert_eq!(destination, self::destination(one.seed));
             talk.at_one.extend(one.takes(&message));
             talk.messages.push(message);
         }
@@ -241,7 +251,7 @@ fn a_node_that_has_lost_its_interface_and_kept_its_session_waits_for_nobody() {
         let later = (3..40).find(|seed| peer(*seed).public_key < peer(second).public_key).unwrap();
         let more = vec![peer(first), PeerConfig { keepalive: 25, ..peer(later) }];
         node.tunnel.set_peers(more, node.now).unwrap();
-        assert!(node.sends().iter().all(|(to, _)| *to != peer(later).endpoint));
+        assert!(node.sends().iter().all(|(to, _)| *to != destination(later)));
     }
 }
 
@@ -332,7 +342,7 @@ fn a_busy_block_of_addresses_leaves_a_tunnel_to_another() {
         for _ in 0..3 {
             for (destination, message) in node.sends() {
                 // The members of the block do not answer.
-                if destination == peer(40).endpoint {
+                if destination == self::destination(40) {
                     arrived += usize::from(other.takes(&message).is_some());
                 }
             }
@@ -381,9 +391,9 @@ fn a_member_that_calls_waits_for_its_turn_and_is_called_back() {
     node.now += Duration::from_secs(2);
     two.now += Duration::from_secs(61);
     let called = node.sends();
-    assert_eq!(called.iter().filter(|(to, message)| *to == peer(2).endpoint && message[0] == 1).count(), 1);
+    assert_eq!(called.iter().filter(|(to, message)| *to == destination(2) && message[0] == 1).count(), 1);
     for (to, message) in called {
-        assert!(to == peer(1).endpoint || two.takes(&message).is_none());
+        assert!(to == destination(1) || two.takes(&message).is_none());
     }
     assert_eq!(exchange(&mut node, &mut two), 2);
 }
@@ -413,12 +423,11 @@ fn ten_thousand_members_cost_no_more_than_the_limit() {
         let mut key = [7; 32];
         key[..8].copy_from_slice(&number.to_be_bytes());
         let address = u32::from_be_bytes([10, 42, 0, 0]) + 1000 + u32::try_from(number).unwrap();
-        let ipv6 = u128::from(peer(0).ipv6) + u128::from(address);
+        let ipv6 = u128::from(member(0).1) + u128::from(address);
         PeerConfig {
             node: NodeId(key),
             public_key: key,
-            ipv4: address.into(),
-            ipv6: ipv6.into(),
+            allowed_ips: AllowedIps::Member(address.into(), ipv6.into()),
             keepalive: 25,
             ..peer(1)
         }
@@ -427,7 +436,8 @@ fn ten_thousand_members_cost_no_more_than_the_limit() {
     node.tunnel.set_peers(many.clone(), node.now).unwrap();
     for round in 0..30 {
         for peer in many.iter().skip(round).step_by(100) {
-            node.queues(&udp(v4(100), peer.ipv4.into()));
+            let AllowedIps::Member(ipv4, _) = peer.allowed_ips else { unreachable!("a member") };
+            node.queues(&udp(v4(100), ipv4.into()));
         }
         assert!(node.sends().len() <= 50);
         assert!(linked(&node) <= 50, "nobody answers, so nobody's session goes on");
@@ -479,7 +489,7 @@ fn a_peer_that_moves_before_there_is_a_session_is_approached_anew() {
     // The initiation went to where the peer is not; the next goes out at once and not after five seconds.
     let elsewhere = Destination { padding: [9; 32], signing_key: [9; 32] };
     one.tunnel
-        .set_peers(vec![PeerConfig { endpoint: elsewhere, keepalive: 25, ..peer(2) }], one.now)
+        .set_peers(vec![PeerConfig { endpoint: Some(elsewhere.into()), keepalive: 25, ..peer(2) }], one.now)
         .unwrap();
     one.now += YIELD;
     let sent = one.sends();
@@ -538,14 +548,14 @@ fn a_peer_speaks_for_itself_and_to_this_node_alone() {
         // Its own interface lets it.
         let source = ip::endpoints(packet).unwrap().source;
         let seed = if [v4(3), v6(3)].contains(&source) { 3 } else { 2 };
-        one.tunnel.subnets = subnets(seed);
+        one.tunnel.subnets = Some(subnets(seed));
         let message = data(&mut one, packet);
         assert_eq!(two.takes(&message), None);
     }
-    one.tunnel.subnets = subnets(1);
+    one.tunnel.subnets = Some(subnets(1));
     // To somebody behind this node: sent by a peer that routes another's address this way.
     let mut routed = peer(2);
-    routed.ipv4 = [10, 42, 0, 77].into();
+    routed.allowed_ips = AllowedIps::Member([10, 42, 0, 77].into(), member(2).1);
     one.tunnel.set_peers(vec![routed], one.now).unwrap();
     let message = data(&mut one, &udp(v4(1), "10.42.0.77".parse().unwrap()));
     assert_eq!(two.takes(&message), None);
@@ -621,7 +631,7 @@ impl Stretch {
     fn new(reports: [bool; 2]) -> Self {
         let now = Instant::now();
         let nodes = [1, 2].map(|seed| {
-            let mut tunnel = Tunnel::new(StaticSecret::from([seed; 32]), subnets(seed), now);
+            let mut tunnel = Tunnel::new(StaticSecret::from([seed; 32]), Some(subnets(seed)), now);
             let takes_reports = reports[usize::from(2 - seed)];
             tunnel.set_peers(vec![PeerConfig { takes_reports, ..peer(3 - seed) }], now).unwrap();
             tunnel.set_session(session(), now);
@@ -743,7 +753,7 @@ fn peers_that_stay_the_same_keep_their_sessions() {
     one.tunnel.set_peers(vec![peer(3), moved], one.now).unwrap();
     one.queues(&udp(v4(1), v4(2)));
     let (destination, message) = one.sends().remove(0);
-    assert_eq!(destination, peer(8).endpoint);
+    assert_eq!(destination, self::destination(8));
     assert!(two.takes(&message).is_some(), "no new handshake");
 }
 
@@ -817,7 +827,7 @@ fn a_peer_elsewhere_gets_little_until_it_answers_and_is_greeted() {
     one.tunnel.set_peers(elsewhere(2, 8), one.now).unwrap();
     one.now += TICK;
     let greeting = one.sends();
-    assert_eq!(greeting.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [peer(8).endpoint]);
+    assert_eq!(greeting.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [destination(8)]);
     // The other, which has not sent anything yet, sends packets at last: with the greeting as an answer all go.
     assert_eq!(two.sends().len(), 0);
     two.queues(&udp(v4(2), v4(1)));
@@ -994,7 +1004,7 @@ fn a_wrong_set_of_peers_changes_nothing() {
 #[test]
 fn without_a_session_nothing_is_queued() {
     let now = Instant::now();
-    let mut tunnel = Tunnel::new(StaticSecret::from([1; 32]), subnets(1), now);
+    let mut tunnel = Tunnel::new(StaticSecret::from([1; 32]), Some(subnets(1)), now);
     tunnel.set_peers(vec![PeerConfig { keepalive: 1, ..peer(2) }], now).unwrap();
     assert!(tunnel.handle_packet(&udp(v4(1), v4(2)), now).is_some(), "unreachable");
     tunnel.handle_timeout(now + Duration::from_secs(10));

@@ -9,13 +9,14 @@ use std::mem::take;
 use std::time::Duration;
 
 use i2plan_ipc::secret::SecretKey;
+use i2plan_proto::endpoint::{Endpoint, EndpointError};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::host::prefix::Prefix;
 
-/// Longest line of a request, bytes. The longest that there is has a key in hexadecimal, of 64 digits.
-pub const MAX_LINE: usize = 128;
+/// Longest line of a request, bytes. The longest that there is has a destination of 1024 bytes in base64.
+pub const MAX_LINE: usize = 1536;
 
 /// Longest request, bytes: a thousand peers with some allowed IPs each.
 pub const MAX_REQUEST: usize = 256 * 1024;
@@ -25,8 +26,20 @@ pub const MAX_REQUEST: usize = 256 * 1024;
 pub enum Request {
     /// `get=1`: say what the interface and its peers are.
     Get,
-    /// `set=1`: change these peers, in this order.
-    Set(Vec<PeerChange>),
+    /// `set=1`: change something.
+    Set(Change),
+}
+
+/// What is to be changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The private key of the interface. None if it stays as it is: also for zeros, by which `wg setconf` and `wg
+    /// syncconf` say that their file has none.
+    pub private_key: Option<SecretKey>,
+    /// Have no other peers.
+    pub replace_peers: bool,
+    /// Change these peers, in this order.
+    pub peers: Vec<PeerChange>,
 }
 
 /// What is to be changed of one peer.
@@ -40,6 +53,8 @@ pub struct PeerChange {
     pub update_only: bool,
     /// The preshared key; zeros for none. None if it stays as it is.
     pub preshared_key: Option<SecretKey>,
+    /// Where it takes packets, in I2P, which `wg` cannot express and i2plan's own commands can. None if it stays as it is.
+    pub endpoint: Option<Endpoint>,
     /// Seconds between keepalives, 0 for none. None if it stays as it is.
     pub keepalive: Option<u16>,
     /// Remove the peer's allowed IPs before those below are added.
@@ -165,13 +180,13 @@ impl Decoder {
             None => {
                 self.request = Some(match (key, value) {
                     ("get", "1") => Request::Get,
-                    ("set", "1") => Request::Set(Vec::new()),
+                    ("set", "1") => Request::Set(Change::default()),
                     _ => return Err(RequestError::Operation),
                 });
                 Ok(())
             }
             Some(Request::Get) => Err(RequestError::Key),
-            Some(Request::Set(peers)) => change(peers, key, value),
+            Some(Request::Set(wanted)) => change(wanted, key, value),
         }
     }
 }
@@ -181,31 +196,37 @@ fn bad(error: RequestError, request: Option<&Request>) -> BadRequest {
 }
 
 /// Takes one line of `set=1`.
-fn change(peers: &mut Vec<PeerChange>, key: &str, value: &str) -> Result<(), RequestError> {
+fn change(wanted: &mut Change, key: &str, value: &str) -> Result<(), RequestError> {
     if key == "public_key" {
         let public_key = key_of(value).ok_or(RequestError::Value("public_key"))?;
-        peers.push(PeerChange {
+        wanted.peers.push(PeerChange {
             public_key: public_key.0,
             remove: false,
             update_only: false,
             preshared_key: None,
+            endpoint: None,
             keepalive: None,
             replace_allowed_ips: false,
             allowed_ips: Vec::new(),
         });
         return Ok(());
     }
-    let Some(peer) = peers.last_mut() else {
-        return Err(match key {
-            // Of the interface. The key is keyd's, there is no port and no mark, and peers are changed one by one.
-            "private_key" => RequestError::Unsupported("private_key"),
-            "listen_port" => RequestError::Unsupported("listen_port"),
-            "fwmark" => RequestError::Unsupported("fwmark"),
-            "replace_peers" => RequestError::Unsupported("replace_peers"),
-            _ => RequestError::Key,
-        });
-    };
     let flag = |key| if value == "true" { Ok(true) } else { Err(RequestError::Value(key)) };
+    let Some(peer) = wanted.peers.last_mut() else {
+        match key {
+            "private_key" => {
+                let private_key = key_of(value).ok_or(RequestError::Value("private_key"))?;
+                wanted.private_key = Some(private_key).filter(|key| key.0 != [0; 32]);
+            }
+            // There is no port, whatever is wanted.
+            "listen_port" => drop(number::<u16>(value).ok_or(RequestError::Value("listen_port"))?),
+            "fwmark" if number::<u32>(value) == Some(0) => {}
+            "fwmark" => return Err(RequestError::Unsupported("fwmark")),
+            "replace_peers" => wanted.replace_peers = flag("replace_peers")?,
+            _ => return Err(RequestError::Key),
+        }
+        return Ok(());
+    };
     match key {
         "remove" => peer.remove = flag("remove")?,
         "update_only" => peer.update_only = flag("update_only")?,
@@ -227,8 +248,12 @@ fn change(peers: &mut Vec<PeerChange>, key: &str, value: &str) -> Result<(), Req
         }
         "protocol_version" if value == "1" => {}
         "protocol_version" => return Err(RequestError::Value("protocol_version")),
-        // An IP address with a port, which no peer has.
-        "endpoint" => return Err(RequestError::Unsupported("endpoint")),
+        "endpoint" => match value.parse() {
+            Ok(endpoint) => peer.endpoint = Some(endpoint),
+            // An IP address with a port, which no peer has.
+            Err(EndpointError::Clearnet) => return Err(RequestError::Unsupported("endpoint")),
+            Err(_) => return Err(RequestError::Value("endpoint")),
+        },
         _ => return Err(RequestError::Key),
     }
     Ok(())
@@ -323,11 +348,15 @@ mod tests {
         })
     }
 
-    fn set(lines: &str) -> Result<Vec<PeerChange>, RequestError> {
+    fn change_of(lines: &str) -> Result<Change, RequestError> {
         match read(&format!("set=1\n{lines}\n"))? {
-            Request::Set(peers) => Ok(peers),
+            Request::Set(change) => Ok(change),
             Request::Get => panic!("set=1 was asked"),
         }
+    }
+
+    fn set(lines: &str) -> Result<Vec<PeerChange>, RequestError> {
+        change_of(lines).map(|change| change.peers)
     }
 
     fn peer(text: &str) -> Result<PeerChange, RequestError> {
@@ -354,6 +383,25 @@ mod tests {
     }
 
     #[test]
+    fn what_wg_setconf_says_of_the_interface_is_understood() {
+        let zero = "0".repeat(64);
+        let change = change_of(&format!(
+            "private_key={zero}\nlisten_port=51820\nfwmark=0\nreplace_peers=true\npublic_key={KEY}\n"
+        ));
+        let change = change.unwrap();
+        assert_eq!((change.private_key, change.replace_peers, change.peers.len()), (None, true, 1));
+        let change = change_of(&format!("private_key={KEY}\n")).unwrap();
+        assert!(change.private_key.is_some_and(|key| key.0[0] == 0xb8));
+    }
+
+    #[test]
+    fn an_endpoint_in_i2p_is_taken() {
+        let name = format!("{}.b32.i2p", "a".repeat(52));
+        let peer = peer(&format!("endpoint={name}\n")).unwrap();
+        assert_eq!(peer.endpoint.map(|endpoint| endpoint.to_string()), Some(name));
+    }
+
+    #[test]
     fn replacing_allowed_ips_removes_those_before_it() {
         let peer =
             peer("allowed_ip=10.0.0.1/32\nreplace_allowed_ips=true\nallowed_ip=10.0.0.2/32\n").unwrap();
@@ -370,10 +418,10 @@ mod tests {
             ("get=1\nset=1\n\n", Key, libc::EINVAL),
             ("get=1\nx\n\n", Line, libc::EINVAL),
             ("set=1\nremove=true\n\n", Key, libc::EINVAL),
-            ("set=1\nprivate_key=00\n\n", Unsupported("private_key"), libc::EOPNOTSUPP),
-            ("set=1\nlisten_port=0\n\n", Unsupported("listen_port"), libc::EOPNOTSUPP),
-            ("set=1\nfwmark=0\n\n", Unsupported("fwmark"), libc::EOPNOTSUPP),
-            ("set=1\nreplace_peers=true\n\n", Unsupported("replace_peers"), libc::EOPNOTSUPP),
+            ("set=1\nprivate_key=00\n\n", Value("private_key"), libc::EINVAL),
+            ("set=1\nlisten_port=65536\n\n", Value("listen_port"), libc::EINVAL),
+            ("set=1\nfwmark=1\n\n", Unsupported("fwmark"), libc::EOPNOTSUPP),
+            ("set=1\nreplace_peers=false\n\n", Value("replace_peers"), libc::EINVAL),
             ("set=1\npublic_key=00\n\n", Value("public_key"), libc::EINVAL),
         ] {
             assert_eq!(read(text), Err(error), "{text:?}");
@@ -393,6 +441,8 @@ mod tests {
             ("allowed_ip=10.0.0.1/+8", Value("allowed_ip")),
             ("protocol_version=2", Value("protocol_version")),
             ("endpoint=127.0.0.1:1", Unsupported("endpoint")),
+            ("endpoint=[fd00::1]:1", Unsupported("endpoint")),
+            ("endpoint=abc.b32.i2p", Value("endpoint")),
             ("listen_port=1", Key),
             ("comment=x", Key),
         ] {
@@ -479,6 +529,7 @@ mod tests {
                         remove,
                         update_only,
                         preshared_key,
+                        endpoint: None,
                         keepalive,
                         replace_allowed_ips,
                         allowed_ips,
@@ -530,7 +581,7 @@ mod tests {
                 }
             };
             prop_assert!(rest.is_empty());
-            prop_assert_eq!(request, Ok(Request::Set(peers)));
+            prop_assert_eq!(request, Ok(Request::Set(Change { peers, ..Change::default() })));
         }
 
         #[test]

@@ -1,8 +1,8 @@
-//! WireGuard's cross-platform configuration socket, by which `wg show` asks about the interface.
+//! WireGuard's cross-platform configuration socket, by which `wg` asks about the interface and changes static peers.
 //!
 //! The socket is `/var/run/wireguard/NAME.sock`, where `wg` looks for interfaces that are not the kernel's. It
-//! belongs to root; the supervisor or systemd makes it and passes it on. Peers are the mesh's to change, so `set=1` is
-//! refused. On Linux alone: on OpenBSD nothing passes the socket.
+//! belongs to root; the supervisor or systemd makes it and passes it on. The peers of a mesh are its members, so `set=1`
+//! is refused there. On Linux alone: on OpenBSD nothing passes the socket.
 
 use std::future::Future;
 use std::io;
@@ -10,9 +10,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use i2plan_ipc::ApiError;
 use i2plan_ipc::daemon::activation::into_tokio;
 use i2plan_ipc::server::accept;
+use i2plan_ipc::{ApiError, ErrorKind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
-use codec::{Decoder, PeerStatus, Request, set_errno, write_end, write_interface, write_peer};
+use codec::{Change, Decoder, PeerStatus, Request, set_errno, write_end, write_interface, write_peer};
 
 pub mod codec;
 
@@ -41,6 +41,13 @@ const SLICE: usize = 64;
 pub trait Peers: Send + Sync + 'static {
     /// All peers; none if there is no interface.
     fn peers(&self) -> impl Future<Output = Result<Option<Vec<PeerStatus>>, ApiError>> + Send;
+
+    /// Changes peers: all that is asked for, or nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if they cannot be changed in this way, [`ErrorKind::Unavailable`] if there is no interface,
+    /// [`ErrorKind::Invalid`] if they cannot be as they are wanted.
+    fn change(&self, change: Change) -> impl Future<Output = Result<(), ApiError>> + Send;
 }
 
 /// The listening socket.
@@ -87,6 +94,10 @@ struct NoInterface;
 impl Peers for NoInterface {
     async fn peers(&self) -> Result<Option<Vec<PeerStatus>>, ApiError> {
         Ok(None)
+    }
+
+    async fn change(&self, _: Change) -> Result<(), ApiError> {
+        Err(ApiError::conflict("the socket is for an interface of another name"))
     }
 }
 
@@ -137,9 +148,12 @@ async fn converse(mut stream: UnixStream, peers: &impl Peers) -> Option<()> {
         let mut out = String::new();
         match request {
             Ok(Request::Get) => tell(&mut stream, peers, &mut out).await?,
-            Ok(Request::Set(changes)) => {
-                info!(peers = changes.len(), "refused to change peers: those of a mesh are its members");
-                write_end(&mut out, set_errno(libc::EOPNOTSUPP));
+            Ok(Request::Set(change)) => {
+                let result = peers.change(change).await;
+                if let Err(error) = &result {
+                    info!(%error, "refused to change peers");
+                }
+                write_end(&mut out, set_errno(result.err().map_or(0, |error| errno_of(&error))));
             }
             Err(error) => {
                 info!(%error, "refused a request on the WireGuard socket");
@@ -150,6 +164,15 @@ async fn converse(mut stream: UnixStream, peers: &impl Peers) -> Option<()> {
         if !more {
             return Some(());
         }
+    }
+}
+
+fn errno_of(error: &ApiError) -> i32 {
+    match error.kind {
+        ErrorKind::Invalid => libc::EINVAL,
+        ErrorKind::Conflict => libc::EOPNOTSUPP,
+        ErrorKind::Unavailable => libc::ENODEV,
+        _ => libc::EIO,
     }
 }
 
@@ -204,6 +227,14 @@ mod tests {
                 tx_bytes: 0,
             };
             Ok(self.0.map(|count| vec![peer; count]))
+        }
+
+        async fn change(&self, change: Change) -> Result<(), ApiError> {
+            match change.peers.len() {
+                1 => Ok(()),
+                2 => Err(ApiError::invalid("two")),
+                _ => Err(ApiError::conflict("none")),
+            }
         }
     }
 
@@ -264,11 +295,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_can_be_set_and_the_connection_goes_on() {
+    async fn a_change_is_answered_and_the_connection_goes_on() {
         let fixture = Fixture::new(Some(1));
         let mut stream = fixture.connect().await;
-        let change = format!("set=1\npublic_key={}\nremove=true\n\n", "07".repeat(32));
-        assert_eq!(ask(&mut stream, &change).await, format!("errno=-{}\n\n", libc::EOPNOTSUPP));
+        let change = format!("public_key={}\nremove=true\n", "07".repeat(32));
+        assert_eq!(ask(&mut stream, &format!("set=1\n{change}\n")).await, "errno=0\n\n");
+        let twice = format!("set=1\n{change}{change}\n");
+        assert_eq!(ask(&mut stream, &twice).await, format!("errno=-{}\n\n", libc::EINVAL));
+        assert_eq!(ask(&mut stream, "set=1\n\n").await, format!("errno=-{}\n\n", libc::EOPNOTSUPP));
         assert_eq!(ask(&mut stream, "set=2\n\n").await, format!("errno={}\n\n", libc::EINVAL));
         assert!(ask(&mut stream, "get=1\n\n").await.ends_with("errno=0\n\n"));
     }

@@ -58,6 +58,7 @@ fn status() -> Status {
         },
         daemons: Vec::new(),
         keys: Vec::new(),
+        static_interface: None,
     }
 }
 

@@ -9,7 +9,7 @@ use i2plan_present::status::{
     warnings,
 };
 use i2plan_present::text::clean;
-use i2plan_present::{peer, setting, units};
+use i2plan_present::{peer, setting, static_interface, units};
 use maud::{Markup, html};
 
 use super::{Viewer, facts, table, text};
@@ -21,8 +21,19 @@ pub fn dashboard(status: &Status, peers: &[Peer], history: &History) -> Markup {
     let warnings = warnings(status, &Version::current());
     let up = peers.iter().filter(|peer| peer::is_up(peer)).count();
     let fallback = status.sam.fallback.as_ref().map_or_else(|| "not needed".to_owned(), describe_session);
-    let network = match &status.network {
-        Some(network) => facts(&[
+    let network = match (&status.network, &status.static_interface) {
+        (_, Some(interface)) => html! {
+            p { "None: this is an interface with static peers. The pages of members and invites have nothing to show." }
+            ul {
+                @for peer in &interface.peers {
+                    li {
+                        code { (clean(&static_interface::short(peer))) } ": "
+                        (clean(&static_interface::describe(peer)))
+                    }
+                }
+            }
+        },
+        (Some(network), None) => facts(&[
             ("id", html! { code { (clean(&network.id)) } }),
             ("members", html! { (network.members) (role(network)) }),
             ("tunnels", html! { (up) " up of " (peers.len()) " other members" }),
@@ -30,7 +41,7 @@ pub fn dashboard(status: &Status, peers: &[Peer], history: &History) -> Markup {
             ("IPv6", html! { (network.ipv6) }),
             ("addresses", text(&describe_addresses(network))),
         ]),
-        None => html! {
+        (None, None) => html! {
             p { "None: " a href="/invites" { "make an invite" } " to found one, or " a href="/join" { "join one" } "." }
         },
     };

@@ -17,6 +17,7 @@ use i2plan_ipc::version::Version;
 use i2plan_present::finding::{Finding, Level, render};
 use i2plan_present::member::short;
 use i2plan_present::peer::is_up;
+use i2plan_present::static_interface;
 use i2plan_present::status::{
     of_the_addresses, of_the_conflicts, of_the_daemons, of_the_host, of_the_interface, of_the_keys,
     of_the_link, of_the_membership, of_the_sessions,
@@ -214,14 +215,21 @@ fn of_the_router(bridge: &Bridge, node_speaks_with_it: bool) -> Finding {
 
 fn of_the_node(status: &Status, own: &Version, bridge: &Bridge) -> Vec<Finding> {
     let sam = &status.sam;
-    let sessions = [&sam.control, &sam.data];
+    let is_static = status.static_interface.is_some();
+    // A static interface has one.
+    let sessions = &[&sam.data, &sam.control][..if is_static { 1 } else { 2 }];
     let speaks = sam.version.is_some() && sessions.iter().any(|session| session.state != SessionState::Down);
     let mut findings = vec![of_the_router(bridge, speaks)];
     let mut warnings = of_the_daemons(status, own);
     // If there is no bridge, that has been said.
     if findings[0].level != Level::Problem {
-        warnings.extend(of_the_sessions(status));
+        if is_static {
+            warnings.extend(static_interface::of_the_session(status));
+        } else {
+            warnings.extend(of_the_sessions(status));
+        }
     }
+    warnings.extend(static_interface::of_the_peers(status));
     warnings.extend(of_the_membership(status));
     warnings.extend(of_the_keys(status));
     warnings.extend(of_the_addresses(status));
@@ -234,7 +242,8 @@ fn of_the_node(status: &Status, own: &Version, bridge: &Bridge) -> Vec<Finding> 
     } else if sessions.iter().all(|session| session.state == SessionState::Up) {
         // One through which nothing comes has been told of.
         if sessions.iter().all(|session| session.health != SessionHealth::Replacing) {
-            findings.push(Finding::ok("router", "the I2P tunnels are built: both sessions are up"));
+            let up = if is_static { "the session is up" } else { "both sessions are up" };
+            findings.push(Finding::ok("router", format!("the I2P tunnels are built: {up}")));
         }
     } else if sessions.iter().any(|session| session.state == SessionState::Opening)
         && status.daemons.iter().all(|daemon| daemon.error.is_none())
@@ -247,6 +256,7 @@ fn of_the_node(status: &Status, own: &Version, bridge: &Bridge) -> Vec<Finding> 
     }
     if findings.iter().all(|finding| finding.level != Level::Problem) {
         let network = match &status.network {
+            _ if is_static => "an interface with static peers, and no mesh".to_owned(),
             Some(network) => {
                 let (name, id) = (&network.name, short(&network.id));
                 format!("a member of {name} ({id}), {} members known", network.members)
@@ -401,6 +411,7 @@ mod tests {
             },
             daemons: Vec::new(),
             keys: Vec::new(),
+            static_interface: None,
         }
     }
 

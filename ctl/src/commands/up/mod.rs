@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use i2plan_ipc::paths;
+use i2plan_proto::sam::session::Style;
 
 #[cfg(target_os = "linux")]
 pub mod run;
@@ -23,6 +24,7 @@ Examples:
   sudo i2planctl up
   sudo i2planctl up --ask-passphrase
   sudo i2planctl up --config node.toml --data-dir /srv/i2plan
+  sudo i2planctl up --wg /etc/wireguard/wg0.conf
   sudo i2planctl up --keyd-user 990 --meshd-user 991 --tund-user 992 --connector-user 993 --rpc-user 994";
 
 /// `i2planctl up`
@@ -36,13 +38,23 @@ pub struct Up {
     #[arg(long, value_name = "FILE", env = "I2PLAN_LOG_FILE")]
     pub log_file: Option<PathBuf>,
 
-    /// Where the daemons keep their state [default: node.data_dir, /var/lib/i2plan]
+    /// Run an interface with static peers in place of a member of a mesh: this file of wg-quick(8) says what it and its
+    /// peers are, with endpoints in I2P, and its name is the interface's
+    #[arg(long, value_name = "FILE")]
+    pub wg: Option<PathBuf>,
+
+    /// With --wg, the style of the datagrams, which must be the same at both ends: repliable or raw
+    #[arg(long, value_name = "STYLE", default_value = "repliable", requires = "wg")]
+    pub style: Style,
+
+    /// Where the daemons keep their state [default: node.data_dir, /var/lib/i2plan; with --wg, its name in
+    /// /var/lib/i2plan-static]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// Where the daemons' sockets are
-    #[arg(long, value_name = "DIR", default_value = paths::RUN_DIR)]
-    pub runtime_dir: PathBuf,
+    /// Where the daemons' sockets are [default: /run/i2plan; with --wg, its name in /run/i2plan-static]
+    #[arg(long, value_name = "DIR")]
+    pub runtime_dir: Option<PathBuf>,
 
     /// Where `wg show` looks for the interface; another directory for a second node with the same tun.interface
     #[arg(long, value_name = "DIR", default_value = paths::WIREGUARD_DIR)]

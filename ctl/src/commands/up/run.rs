@@ -1,20 +1,28 @@
 //! What `i2planctl up` does.
 
+use std::ffi::OsStr;
 use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
-use i2plan_config::Config;
+use i2plan_config::{Config, wg_quick};
+use i2plan_ipc::api::tund::check_interface_name;
 use i2plan_ipc::daemon::logging;
+use i2plan_ipc::paths;
+use i2plan_proto::sam::session::Style;
 use i2plan_supervisor::users::{Accounts, UserNames, control_group};
-use i2plan_supervisor::{Node, Programs, Relay, SamLogin, StartError, Supervisor};
+use i2plan_supervisor::{Node, PeerSource, Programs, Relay, SamLogin, StartError, StaticNode, Supervisor};
 use tokio::signal::unix::{self, SignalKind, signal};
 
 use super::Up;
 use crate::failure::Failure;
+use crate::output;
 use crate::passphrase::{self, Given};
 use crate::up::NAME;
 use crate::up::event::{Events, UpEvent};
 use crate::up::log::LogFile;
 use crate::up::stream::Stream;
+use crate::wireguard;
 
 /// Runs a node in the foreground.
 ///
@@ -30,13 +38,17 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
         Failure::invalid(error.to_string()).with_hint("correct the configuration, then start again")
     })?;
     logging::check().map_err(|error| Failure::invalid(error.to_string()).with_hint("correct or unset it"))?;
+    let static_node = match &args.wg {
+        Some(file) => Some(read_static(json, file, args.style, &config)?),
+        None => None,
+    };
     let accounts = Accounts::find(&UserNames {
         keyd: &args.keyd_user,
         meshd: &args.meshd_user,
         tund: &args.tund_user,
         connector: &args.connector_user,
-        rpc: config.rpc_enabled.then_some(&args.rpc_user),
-        web: config.web_enabled.then_some(&args.web_user),
+        rpc: (config.rpc_enabled && static_node.is_none()).then_some(&args.rpc_user),
+        web: (config.web_enabled && static_node.is_none()).then_some(&args.web_user),
         router: (args.router || config.router_enabled).then_some(&args.router_user),
     })?;
     let mut node = Node::new(&config, accounts, Programs::beside_this()?);
@@ -44,7 +56,16 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
         Failure::invalid(error.to_string())
             .with_hint("correct the configuration or the file, then start again")
     })?;
-    (node.run, node.group) = (args.runtime_dir, group);
+    node.group = group;
+    if let Some(StaticNode { interface, .. }) = &static_node {
+        node.interface.clone_from(&interface.name);
+        node.run = Path::new(paths::STATIC_RUN_DIR).join(&interface.name);
+        node.data = Path::new(paths::STATIC_STATE_DIR).join(&interface.name);
+    }
+    node.static_interface = static_node;
+    if let Some(run) = args.runtime_dir {
+        node.run = run;
+    }
     node.wireguard = args.wireguard_dir;
     if let Some(data) = args.data_dir {
         node.data = data;
@@ -84,6 +105,33 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
     let supervisor =
         Supervisor::start(&node, &events.lines, move |event| observer.tell(&UpEvent::Daemon(event))).await?;
     supervise(supervisor, signals, &events, log.as_ref()).await
+}
+
+/// Reads what an interface with static peers is to be.
+fn read_static(json: bool, file: &Path, style: Style, config: &Config) -> Result<StaticNode, Failure> {
+    let stem = file.file_stem().and_then(OsStr::to_str).unwrap_or_default();
+    check_interface_name(stem).map_err(|reason| {
+        Failure::invalid(format!("{}: {reason}", file.display()))
+            .with_hint("rename the file: the interface is called like it, without .conf")
+    })?;
+    // Where another host of this name is, only the connector can find out.
+    let routers = config.sam_address.host.known().unwrap_or_default();
+    let parsed = wireguard::load(json, file, &routers)?;
+    for (line, what) in &parsed.ignored {
+        output::note(&format!("{}:{line}: {what}", file.display()));
+    }
+    let interface = parsed.to_static(stem);
+    let interface = interface.map_err(|error| Failure::invalid(format!("{}: {error}", file.display())))?;
+    let (file, name) = (file.to_owned(), stem.to_owned());
+    let peers = move || {
+        let read = wg_quick::load(&file, &routers).map_err(|error| error.to_string());
+        let read = read.and_then(|parsed| parsed.to_static(&name).map_err(|error| error.to_string()));
+        read.inspect_err(|error| output::note(&format!("the peers stay as they were at the start: {error}")))
+            .ok()
+            .map(|interface| interface.peers)
+    };
+    let (peers, private_key) = (Some(PeerSource(Arc::new(peers))), Some(parsed.interface.private_key));
+    Ok(StaticNode { interface, peers, private_key, style })
 }
 
 /// Keeps the node running until a signal or a daemon that cannot run stops it.

@@ -69,9 +69,9 @@ pub(super) const FALLBACK_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
 /// What is known of one SAM session.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct SessionStatus {
-    pub(super) state: SessionState,
-    pub(super) error: Option<String>,
+pub(in crate::shell) struct SessionStatus {
+    pub(in crate::shell) state: SessionState,
+    pub(in crate::shell) error: Option<String>,
 }
 
 /// An open session for control messages.
@@ -526,13 +526,17 @@ impl Daemon {
                     SessionKind::Data | SessionKind::Fallback if waits => {
                         self.control_unanswered.get_or_insert(now.monotonic);
                     }
+                    // Of another kind of interface.
+                    SessionKind::StaticRaw | SessionKind::StaticRepliable => {}
                     SessionKind::Data | SessionKind::Fallback => {}
                 }
             }
             Update::State { kind, state, error } => {
                 let status = match (kind, &mut self.fallback) {
                     (SessionKind::Control, _) => &mut self.control_status,
-                    (SessionKind::Data, _) => &mut self.data_status,
+                    (SessionKind::Data | SessionKind::StaticRaw | SessionKind::StaticRepliable, _) => {
+                        &mut self.data_status
+                    }
                     (SessionKind::Fallback, Some(fallback)) => &mut fallback.status,
                     // From a task that has been ended.
                     (SessionKind::Fallback, None) => return,
@@ -548,7 +552,9 @@ impl Daemon {
                     let session = match kind {
                         SessionKind::Control => SessionName::Control,
                         SessionKind::Fallback => SessionName::Fallback,
-                        SessionKind::Data => SessionName::Data,
+                        SessionKind::Data | SessionKind::StaticRaw | SessionKind::StaticRepliable => {
+                            SessionName::Data
+                        }
                     };
                     self.event_log.push(EventKind::Session { session, state, error: status.error.clone() });
                 }
@@ -622,6 +628,9 @@ impl Daemon {
                 self.data_introductions.handle_found(&hash, destination.is_ok(), now.monotonic);
             }
             Update::Found { kind, hash, destination } => {
+                let destination = destination.and_then(|destination| {
+                    Destination::try_from(&destination).map_err(|error| error.to_string())
+                });
                 let session = match kind {
                     SessionKind::Fallback => {
                         self.fallback.as_mut().and_then(|fallback| fallback.session.as_mut())

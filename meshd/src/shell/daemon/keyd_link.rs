@@ -25,10 +25,10 @@ pub(super) const CONNECTOR_POLL: Duration = Duration::from_millis(200);
 
 /// What is known of `keyd`, and by it of the connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct KeydReport {
+pub(in crate::shell) struct KeydReport {
     /// Why it is not there, if it is not.
-    pub(super) daemon: Result<HelloReply, String>,
-    pub(super) connector: Option<keyd::Connector>,
+    pub(in crate::shell) daemon: Result<HelloReply, String>,
+    pub(in crate::shell) connector: Option<keyd::Connector>,
 }
 
 impl Daemon {
@@ -88,7 +88,7 @@ pub(super) async fn ask(
 }
 
 /// Looks after `keyd`: tells who the node is, and whether it is there.
-pub(super) async fn watch_keyd(
+pub(in crate::shell) async fn watch_keyd(
     keyd: Endpoint,
     report: watch::Sender<KeydReport>,
     identity: mpsc::Sender<keyd::Identity>,

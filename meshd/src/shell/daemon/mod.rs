@@ -51,12 +51,12 @@ use crate::core::{Action, CommandId, Mesh, Now, Settings, Ticket, Turn};
 use crate::sandbox;
 
 mod commands;
-mod control;
-mod keyd_link;
-mod status;
+pub(super) mod control;
+pub(super) mod keyd_link;
+pub(super) mod status;
 
 /// MTU of the tunnel interface, bytes: the least that IPv6 allows. A WireGuard packet of it is 1312 bytes.
-const MTU: u16 = 1280;
+pub(super) const MTU: u16 = 1280;
 
 /// Seconds between WireGuard keepalives.
 const KEEPALIVE: u16 = 25;

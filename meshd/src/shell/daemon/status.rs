@@ -1,7 +1,7 @@
 //! What the daemon tells of itself.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use i2plan_ipc::Role;
 use i2plan_ipc::api::keyd;
@@ -12,6 +12,7 @@ use i2plan_proto::destination::DestinationHash;
 
 use super::commands::without_identity;
 use super::control::SessionStatus;
+use super::keyd_link::KeydReport;
 use super::{Daemon, MTU};
 use crate::core::{Mesh, describe_key};
 use crate::shell::host;
@@ -69,14 +70,7 @@ impl Daemon {
         }
         let tunnel_hint = tunnel.hint.clone().filter(|_| tunnel_error == tunnel.error);
         let keyd = self.keyd_report.borrow();
-        let daemon = |role: Role, hello: Option<&HelloReply>, error: Option<String>| meshd::Daemon {
-            name: role.to_string(),
-            pid: hello.map(|hello| hello.pid),
-            version: hello.map(|hello| hello.version.clone()),
-            landlock: hello.map(|hello| hello.landlock),
-            error,
-            hint: None,
-        };
+        let unsaved = self.unsaved.as_ref().map(|error| format!("cannot save the state: {error}"));
         meshd::Status {
             name: self.config.current().name.to_string(),
             node_id: self.me.map(|me| me.node.to_string()),
@@ -113,39 +107,14 @@ impl Daemon {
                 without_ipv6: tunnel.stats.as_ref().is_some_and(|stats| stats.without_ipv6),
                 faults: tunnel.stats.as_ref().map(|stats| stats.faults.clone()).unwrap_or_default(),
             },
-            daemons: vec![
-                daemon(Role::Keyd, keyd.daemon.as_ref().ok(), keyd.daemon.as_ref().err().cloned()),
-                meshd::Daemon {
-                    name: Role::Connector.to_string(),
-                    pid: keyd.connector.as_ref().map(|connector| connector.pid),
-                    version: keyd.connector.as_ref().map(|connector| connector.version.clone()),
-                    landlock: keyd.connector.as_ref().map(|connector| connector.landlock),
-                    // Without keyd nobody knows.
-                    error: (keyd.daemon.is_ok() && keyd.connector.is_none())
-                        .then(|| "it is not connected to keyd".to_owned()),
-                    hint: None,
-                },
-                meshd::Daemon {
-                    name: Role::Meshd.to_string(),
-                    pid: Some(std::process::id()),
-                    version: Some(Version::current()),
-                    landlock: Some(Landlock::of_this_process()),
-                    error: self.unsaved.as_ref().map(|error| format!("cannot save the state: {error}")),
-                    hint: None,
-                },
-                meshd::Daemon {
-                    hint: tunnel_hint,
-                    ..daemon(Role::Tund, tunnel.daemon.as_ref(), tunnel_error)
-                },
-            ],
+            daemons: daemons(&keyd, unsaved, tunnel.daemon.as_ref(), (tunnel_error, tunnel_hint)),
+            static_interface: None,
         }
     }
 
     fn counters(&self) -> meshd::Counters {
-        let started = SystemTime::now().checked_sub(self.started.elapsed());
-        let started = started.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         meshd::Counters {
-            started_at: started.unwrap_or_default().as_secs(),
+            started_at: started_at(self.started),
             messages: self.mesh.as_ref().map(Mesh::message_counts).unwrap_or_default(),
             state_writes: self.state_writes,
             events: self.event_log.counts(),
@@ -189,6 +158,45 @@ impl Daemon {
     }
 }
 
+/// The daemons, with what is wrong with this one, and with `tund` and what to do about that.
+pub(in crate::shell) fn daemons(
+    keyd: &KeydReport,
+    own_error: Option<String>,
+    tund: Option<&HelloReply>,
+    (tund_error, tund_hint): (Option<String>, Option<String>),
+) -> Vec<meshd::Daemon> {
+    let daemon = |role: Role, hello: Option<&HelloReply>, error: Option<String>| meshd::Daemon {
+        name: role.to_string(),
+        pid: hello.map(|hello| hello.pid),
+        version: hello.map(|hello| hello.version.clone()),
+        landlock: hello.map(|hello| hello.landlock),
+        error,
+        hint: None,
+    };
+    vec![
+        daemon(Role::Keyd, keyd.daemon.as_ref().ok(), keyd.daemon.as_ref().err().cloned()),
+        meshd::Daemon {
+            name: Role::Connector.to_string(),
+            pid: keyd.connector.as_ref().map(|connector| connector.pid),
+            version: keyd.connector.as_ref().map(|connector| connector.version.clone()),
+            landlock: keyd.connector.as_ref().map(|connector| connector.landlock),
+            // Without keyd nobody knows.
+            error: (keyd.daemon.is_ok() && keyd.connector.is_none())
+                .then(|| "it is not connected to keyd".to_owned()),
+            hint: None,
+        },
+        meshd::Daemon {
+            name: Role::Meshd.to_string(),
+            pid: Some(std::process::id()),
+            version: Some(Version::current()),
+            landlock: Some(Landlock::of_this_process()),
+            error: own_error,
+            hint: None,
+        },
+        meshd::Daemon { hint: tund_hint, ..daemon(Role::Tund, tund, tund_error) },
+    ]
+}
+
 /// The public half of the node's keys.
 fn public_keys(me: &keyd::Identity, mesh: &Mesh) -> meshd::Keys {
     meshd::Keys {
@@ -200,6 +208,12 @@ fn public_keys(me: &keyd::Identity, mesh: &Mesh) -> meshd::Keys {
     }
 }
 
-pub(super) fn millis(duration: Duration) -> u64 {
+/// The Unix time in seconds at which something was that is this long ago by the monotonic clock.
+pub(in crate::shell) fn started_at(started: Instant) -> u64 {
+    let at = SystemTime::now().checked_sub(started.elapsed());
+    at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()).unwrap_or_default().as_secs()
+}
+
+pub(in crate::shell) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

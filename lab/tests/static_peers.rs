@@ -1,0 +1,342 @@
+//! Interfaces with static peers and no mesh, as `i2planctl up --wg FILE` runs them.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use lab::Failure;
+use lab::node::{Lab, Node};
+use lab::process::{Output, Spawn};
+use lab::testing::sandboxed;
+use lab::traffic::{ping, transfer};
+use serde_json::Value;
+
+const LAB: &str = env!("CARGO_BIN_EXE_lab");
+
+/// Where `wg` looks for interfaces that are not the kernel's.
+const SOCKETS: &str = "/run/wireguard";
+
+/// How long an interface may take to be there with its session, and peers to shake hands. On emissary's routers; on others
+/// it has [longer](lab::i2p::kind::Routers::patience).
+const SOON: Duration = Duration::from_secs(60);
+
+/// What is moved over TCP, bytes.
+const TRANSFER: u64 = 1_000_000;
+
+/// A key pair: the private key in base64, as `wg genkey` writes it, and the public one.
+struct KeyPair {
+    private: String,
+    public: String,
+}
+
+/// Has `i2planctl wg` make a key, or read one.
+async fn wg_key(command: &str, input: &str) -> Result<String, Failure> {
+    let program = lab::sandbox::bin().join("i2planctl");
+    let output = Spawn::new(&program, ["wg", command].map(OsString::from)).output(input).await?;
+    assert!(output.status.success(), "{output:?}");
+    Ok(output.stdout.trim().to_owned())
+}
+
+impl KeyPair {
+    async fn new() -> Result<Self, Failure> {
+        let private = wg_key("genkey", "").await?;
+        let public = wg_key("pubkey", &private).await?;
+        Ok(Self { private, public })
+    }
+}
+
+/// The file of an interface at 10.9.0.`number`, which also has 10.`number`.0.1, with a peer that has the other addresses.
+fn file(own: &KeyPair, number: u8, peer: &KeyPair, more: &str) -> String {
+    let other = 3 - number;
+    format!(
+        "[Interface]\nPrivateKey = {}\nAddress = 10.9.0.{number}/24, 10.{number}.0.1/32, fd09::{number}/64\n\
+         ListenPort = 51820\n\n[Peer]\nPublicKey = {}\n\
+         AllowedIPs = 10.9.0.{other}/32, 10.{other}.0.0/16, fd09::{other}/128\n{more}\n",
+        own.private, peer.public
+    )
+}
+
+/// What a node tells of its static interface, and the first of its peers.
+async fn interface(node: &Node) -> Result<(Value, Value), Failure> {
+    let status = node.ctl_json::<Value>(&["status"], "").await?;
+    let status = status.map_err(|error| node.failure(&error.message))?;
+    let peers = node.ctl_json::<Value>(&["peers"], "").await?;
+    let peers = peers.map_err(|error| node.failure(&error.message))?;
+    Ok((status, peers["static_peers"][0].clone()))
+}
+
+/// Waits until the interface and the session are there. Returns the endpoint.
+async fn ready(node: &Node) -> Result<String, Failure> {
+    node.until("the static interface is up", SOON, async |node| {
+        let (status, _) = interface(node).await?;
+        Ok(status["tunnel"]["interface"] == "wg0" && status["sam"]["data"]["state"] == "up")
+    })
+    .await?;
+    let output = node.ctl(&["endpoint"], "").await?;
+    assert!(output.stdout.ends_with(".b32.i2p\n"), "{output:?}");
+    Ok(output.stdout.trim().to_owned())
+}
+
+/// Waits until a ping is answered within this time.
+async fn reach(from: &Node, to: &str) -> Result<(), Failure> {
+    let target: IpAddr = to.parse().unwrap();
+    from.until("a ping is answered", SOON, async |node| Ok(ping(node, target, 1, false).await?.received == 1))
+        .await
+}
+
+/// Runs `wg` on a node, where its sockets are in their usual place.
+async fn wg(node: &Node, args: &[&str]) -> Result<Output, Failure> {
+    let script = format!("mkdir -p {SOCKETS} && mount --bind \"$0\" {SOCKETS} && exec wg \"$@\"");
+    let words = ["--mount", "sh", "-c", &script].map(OsString::from);
+    let args = args.iter().map(OsString::from);
+    let args = words.into_iter().chain([node.path("wireguard")]).chain(args);
+    Spawn::new(Path::new("/usr/bin/unshare"), args).namespace(Some(&node.name)).output("").await
+}
+
+#[test]
+fn two_files_of_wg_quick_make_a_tunnel() {
+    sandboxed(LAB, "two_files_of_wg_quick_make_a_tunnel", async || {
+        let started = Instant::now();
+        let passed = |what: &str| println!("{:5.1} s: {what}", started.elapsed().as_secs_f32());
+        let mut lab = Lab::start().await?;
+        let (first, second) = (KeyPair::new().await?, KeyPair::new().await?);
+        let shared = wg_key("genpsk", "").await?;
+        let preshared = format!("PresharedKey = {shared}");
+
+        // It learns where its peer is from what that sends, as WireGuard does.
+        lab.add_static_node(&file(&first, 1, &second, &preshared), "repliable").await?;
+        let endpoint = ready(&lab.nodes[0]).await?;
+        passed("the first interface is up");
+        let with_endpoint = format!("{preshared}\nEndpoint = {endpoint}");
+        lab.add_static_node(&file(&second, 2, &first, &with_endpoint), "repliable").await?;
+        let answering = ready(&lab.nodes[1]).await?;
+        assert_ne!(endpoint, answering);
+        passed("the second interface is up");
+
+        let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
+        reach(two, "10.9.0.1").await?;
+        passed("the first ping is answered");
+        reach(one, "10.9.0.2").await?;
+        // Over IPv6, and to an address behind the peer.
+        reach(one, "fd09::2").await?;
+        reach(one, "10.2.0.1").await?;
+        let follows = async |node: &Node| Ok(interface(node).await?.1["endpoint"] == *answering);
+        one.until("it tells where its peer is", SOON, follows).await?;
+        let (status, peer) = interface(one).await?;
+        assert_eq!((&peer["preshared_key"], &peer["keepalive"]), (&Value::Bool(true), &Value::from(25)));
+        assert_eq!(status["tunnel"]["public_key"], first.public);
+        assert_eq!(status["warnings"], Value::Array(Vec::new()), "{status}");
+        // Segments of TCP are as long as the MTU allows.
+        transfer(two, one, "10.9.0.1".parse().unwrap(), TRANSFER).await?;
+        transfer(one, two, "10.9.0.2".parse().unwrap(), TRANSFER).await?;
+        passed("a megabyte went both ways");
+        tools_show_it(one, &second).await?;
+        tools_change_it(one, two, &second, &shared).await?;
+        passed("`wg` has changed peers");
+        no_mesh_is_there(one).await?;
+
+        // Killed, tund goes on with the interface and the session that it had.
+        let tund = one.daemon_pid("tund").await?;
+        lab::process::signal(tund, nix::sys::signal::Signal::SIGKILL)?;
+        reach(one, "10.9.0.2").await?;
+        passed("tund was killed and is back");
+
+        // With another preshared key, from another destination: handshakes are answered, and nothing goes through.
+        let other = format!("PresharedKey = {}\nEndpoint = {endpoint}", wg_key("genpsk", "").await?);
+        lab.nodes[1].set_static(&file(&second, 2, &first, &other), "repliable")?;
+        lab.nodes[1].forget().await?;
+        let two = &lab.nodes[1];
+        assert_ne!(ready(two).await?, answering);
+        two.until("the wrong key is noticed", SOON, async |node| {
+            let (status, _) = interface(node).await?;
+            let warnings = status["warnings"].as_array().cloned().unwrap_or_default();
+            let names = |warning: &Value| warning["hint"].as_str().unwrap().contains("PresharedKey");
+            Ok(warnings.iter().any(names))
+        })
+        .await?;
+        assert_eq!(ping(two, "10.9.0.1".parse().unwrap(), 3, false).await?.received, 0);
+        assert_eq!(interface(two).await?.1["last_handshake"], Value::Null);
+        passed("another preshared key carries nothing");
+        lab.stop().await
+    });
+}
+
+#[test]
+fn raw_datagrams_carry_it_between_two_that_know_each_other() {
+    sandboxed(LAB, "raw_datagrams_carry_it_between_two_that_know_each_other", async || {
+        let started = Instant::now();
+        let mut lab = Lab::start().await?;
+        let (first, second) = (KeyPair::new().await?, KeyPair::new().await?);
+        lab.add_static_node(&file(&first, 1, &second, ""), "raw").await?;
+        lab.add_static_node(&file(&second, 2, &first, ""), "raw").await?;
+        let endpoints = [ready(&lab.nodes[0]).await?, ready(&lab.nodes[1]).await?];
+        println!("{:5.1} s: both endpoints are known", started.elapsed().as_secs_f32());
+        for node in &mut lab.nodes {
+            node.stop_daemons().await?;
+        }
+        let knowing = |endpoint: &str| format!("Endpoint = {endpoint}");
+        lab.nodes[0].set_static(&file(&first, 1, &second, &knowing(&endpoints[1])), "raw")?;
+        lab.nodes[1].set_static(&file(&second, 2, &first, &knowing(&endpoints[0])), "raw")?;
+        for node in &mut lab.nodes {
+            node.start_daemons()?;
+        }
+        for (node, endpoint) in lab.nodes.iter().zip(&endpoints) {
+            assert_eq!(ready(node).await?, *endpoint, "it is permanent");
+        }
+        let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
+        reach(one, "10.9.0.2").await?;
+        println!("{:5.1} s: the first ping is answered", started.elapsed().as_secs_f32());
+        transfer(two, one, "10.9.0.1".parse().unwrap(), TRANSFER).await?;
+        lab.stop().await
+    });
+}
+
+#[test]
+fn peers_are_added_and_removed_at_run_time() {
+    sandboxed(LAB, "peers_are_added_and_removed_at_run_time", async || {
+        let mut lab = Lab::start().await?;
+        let (first, second, other) = (KeyPair::new().await?, KeyPair::new().await?, KeyPair::new().await?);
+        let alone = format!(
+            "[Interface]\nPrivateKey = {}\nAddress = 10.9.0.1/24, 10.1.0.1/32, fd09::1/64\n\n# some other\n[Peer]\n\
+             PublicKey = {}\nAllowedIPs = 10.7.0.0/16\n",
+            first.private, other.public
+        );
+        lab.add_static_node(&alone, "repliable").await?;
+        let endpoint = ready(&lab.nodes[0]).await?;
+        let with_endpoint = format!("Endpoint = {endpoint}");
+        lab.add_static_node(&file(&second, 2, &first, &with_endpoint), "repliable").await?;
+        let answering = ready(&lab.nodes[1]).await?;
+        let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
+
+        // It goes into the file and counts at once, with its routes: what is behind it is reached.
+        let allowed = "10.9.0.2/32,10.2.0.0/16,fd09::2/128";
+        let add = ["add", &second.public, "--allowed-ips", allowed, "--endpoint", &answering];
+        change(one, &add).await?.map_err(|error| one.failure(&error))?;
+        reach(one, "10.9.0.2").await?;
+        reach(one, "10.2.0.1").await?;
+        reach(two, "10.1.0.1").await?;
+        let peers = |text: &str| text.matches("[Peer]").count();
+        let content = std::fs::read_to_string(one.static_file())?;
+        assert!(content.starts_with(&alone) && peers(&content) == 2, "{content}");
+        // Another time, and with an address that another has, it is refused, and nothing changes.
+        let again = change(one, &add).await?.unwrap_err();
+        assert!(again.contains("duplicate"), "{again}");
+        let third = KeyPair::new().await?;
+        let overlapping =
+            change(one, &["add", &third.public, "--allowed-ips", "10.2.3.0/24"]).await?.unwrap_err();
+        assert!(overlapping.contains("overlaps"), "{overlapping}");
+        assert_eq!(std::fs::read_to_string(one.static_file())?, content);
+
+        // A tund that was killed has it too.
+        let tund = one.daemon_pid("tund").await?;
+        lab::process::signal(tund, nix::sys::signal::Signal::SIGKILL)?;
+        reach(one, "10.2.0.1").await?;
+
+        change(one, &["remove", &second.public]).await?.map_err(|error| one.failure(&error))?;
+        assert_eq!(std::fs::read_to_string(one.static_file())?, alone);
+        assert_eq!(ping(one, "10.9.0.2".parse().unwrap(), 2, false).await?.received, 0);
+        let (_, left) = interface(one).await?;
+        assert_eq!(left["public_key"], other.public);
+        let last = change(one, &["remove", &other.public]).await?.unwrap_err();
+        assert!(last.contains("no other peer"), "{last}");
+        lab.stop().await
+    });
+}
+
+/// Runs `i2planctl peer` on a node, on its file and its interface. Returns what it says is wrong.
+async fn change(node: &Node, args: &[&str]) -> Result<Result<(), String>, Failure> {
+    let (file, directory) = (node.static_file(), node.path("wireguard"));
+    let place =
+        ["--file", file.to_str().unwrap(), "--wireguard-dir", directory.to_str().unwrap()].map(str::to_owned);
+    let args: Vec<_> = ["peer"].iter().chain(args).copied().chain(place.iter().map(String::as_str)).collect();
+    let output = node.ctl(&args, "").await?;
+    assert!(output.stderr.is_empty() || !output.status.success(), "{output:?}");
+    Ok(if output.status.success() { Ok(()) } else { Err(output.stderr) })
+}
+
+/// What `wg` says of the interface.
+async fn tools_show_it(node: &Node, peer: &KeyPair) -> Result<(), Failure> {
+    if !Path::new("/usr/bin/wg").exists() {
+        eprintln!("skipped: there is no /usr/bin/wg; install wireguard-tools");
+        return Ok(());
+    }
+    let dump = wg(node, &["show", "all", "dump"]).await?.stdout;
+    let rows: Vec<Vec<&str>> = dump.lines().map(|line| line.split('\t').collect()).collect();
+    let [interface, shown] = &rows[..] else { panic!("an interface and a peer: {dump}") };
+    assert_eq!(interface[..], ["wg0", "(none)", "(none)", "0", "off"]);
+    let allowed = "10.9.0.2/32,10.2.0.0/16,fd09::2/128";
+    assert_eq!((shown[1], shown[3], shown[4], shown[8]), (&*peer.public, "(none)", allowed, "25"));
+    assert!(shown[5..8].iter().all(|count| count.parse::<u64>().unwrap() > 0), "{dump}");
+    let conf = wg(node, &["showconf", "wg0"]).await?.stdout;
+    let expected = format!(
+        "[Interface]\n\n[Peer]\nPublicKey = {}\nAllowedIPs = {}\nPersistentKeepalive = 25",
+        peer.public,
+        allowed.replace(',', ", ")
+    );
+    assert_eq!(conf.trim(), expected);
+    Ok(())
+}
+
+/// What `wg` changes of the interface's peers counts at once, and for as long as `tund` runs. The second node is its peer.
+async fn tools_change_it(node: &Node, second: &Node, peer: &KeyPair, preshared: &str) -> Result<(), Failure> {
+    if !Path::new("/usr/bin/wg").exists() {
+        return Ok(());
+    }
+    let all = "10.9.0.2/32,10.2.0.0/16,fd09::2/128";
+    let works = async |args: &[&str]| {
+        let output = wg(node, args).await?;
+        assert!(output.status.success() && output.stderr.is_empty(), "wg {args:?}: {output:?}");
+        Ok::<_, Failure>(output.stdout)
+    };
+    let refuses = async |args: &[&str], why: &str| {
+        let output = wg(node, args).await?;
+        let expected = format!("Unable to modify interface: {why}\n");
+        assert_eq!((output.status.success(), output.stderr.as_str()), (false, expected.as_str()), "{args:?}");
+        Ok::<_, Failure>(())
+    };
+    let third = KeyPair::new().await?;
+    works(&["set", "wg0", "peer", &third.public, "allowed-ips", "10.3.0.0/16", "persistent-keepalive", "7"])
+        .await?;
+    let shown = works(&["show", "wg0", "allowed-ips"]).await?;
+    assert!(shown.contains(&format!("{}\t10.3.0.0/16\n", third.public)), "{shown}");
+    // An address that another has goes to who it is given to; a part of a network does not.
+    refuses(&["set", "wg0", "peer", &third.public, "allowed-ips", "10.2.7.0/24"], "Invalid argument").await?;
+    works(&["set", "wg0", "peer", &third.public, "allowed-ips", "10.9.0.2/32"]).await?;
+    assert_eq!(ping(node, "10.9.0.2".parse().unwrap(), 2, false).await?.received, 0);
+    works(&["set", "wg0", "peer", &peer.public, "allowed-ips", all]).await?;
+    works(&["set", "wg0", "peer", &third.public, "remove"]).await?;
+    reach(node, "10.9.0.2").await?;
+    refuses(&["set", "wg0", "peer", &peer.public, "endpoint", "127.0.0.1:1"], "Operation not supported")
+        .await?;
+    refuses(&["set", "wg0", "fwmark", "7"], "Operation not supported").await?;
+
+    // A file without the peer removes it, and one that has it brings it back: where it is, it says itself.
+    let sync = node.path("sync.conf");
+    let sync = sync.to_str().unwrap();
+    std::fs::write(sync, "[Interface]\n")?;
+    works(&["syncconf", "wg0", sync]).await?;
+    assert_eq!(works(&["show", "wg0", "peers"]).await?, "");
+    let text = format!(
+        "[Interface]\nListenPort = 51820\n\n[Peer]\nPublicKey = {}\nPresharedKey = {preshared}\nAllowedIPs = {all}\n\
+         PersistentKeepalive = 25\n",
+        peer.public
+    );
+    std::fs::write(sync, text)?;
+    works(&["syncconf", "wg0", sync]).await?;
+    reach(second, "10.9.0.1").await?;
+    reach(node, "10.2.0.1").await
+}
+
+/// There is no control session, and no request to a mesh is answered.
+async fn no_mesh_is_there(node: &Node) -> Result<(), Failure> {
+    let (status, _) = interface(node).await?;
+    assert_eq!((&status["network"], &status["sam"]["control"]["destination"]), (&Value::Null, &Value::Null));
+    let refused = node.ctl_json::<Value>(&["invite", "create", "--yes"], "").await?;
+    let refused = refused.expect_err("there is no mesh to invite to");
+    assert_eq!(refused.kind, "conflict");
+    Ok(())
+}
