@@ -27,6 +27,13 @@ pub enum DaemonEvent {
         /// Seconds until it is started again.
         restart_in: f64,
     },
+    /// A daemon that worked says nothing any more, and is killed.
+    Hung {
+        /// Which.
+        daemon: &'static str,
+        /// Seconds since it was heard.
+        silent_for: u64,
+    },
     /// A daemon was stopped.
     Stopped {
         /// Which.
@@ -49,6 +56,9 @@ impl std::fmt::Display for DaemonEvent {
             Self::Started { daemon, pid } => write!(f, "{daemon} started, pid {pid}"),
             Self::Ended { daemon, how, restart_in } => {
                 write!(f, "{daemon} {how}; starting it again in {restart_in:.1} s")
+            }
+            Self::Hung { daemon, silent_for } => {
+                write!(f, "{daemon} hangs: it has been silent for {silent_for} s; killing it")
             }
             Self::Refused { daemon, what } => write!(f, "{daemon}: {what}"),
             Self::Stopped { daemon, how } => write!(f, "{daemon} stopped: it {how}"),
