@@ -7,6 +7,7 @@
 //! * [`output`]: standard output and standard error, JSON, QR codes.
 //! * [`ping`]: echo requests over ICMP.
 //! * [`passphrase`]: passphrases on their way to `keyd`.
+//! * [`services`]: the node as services of systemd.
 //! * [`tui`]: `i2planctl tui`, on the whole terminal.
 //! * [`up`]: `i2planctl up`, which runs the daemons of a node (`i2plan_supervisor`); on Linux alone.
 //! * [`values`]: durations and numbers as people write them.
@@ -37,6 +38,7 @@ pub mod output;
 #[cfg(target_os = "linux")]
 pub mod passphrase;
 pub mod ping;
+pub mod services;
 pub mod tui;
 #[cfg(target_os = "linux")]
 pub mod up;

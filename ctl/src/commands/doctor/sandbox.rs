@@ -10,6 +10,7 @@ use i2plan_present::finding::{Finding, Level};
 use serde::Serialize;
 
 use super::process::{self, Confirmed};
+use crate::services;
 
 /// What keeps a daemon in, as the kernel reports it (`proc(5)`), and Landlock as the daemon does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -90,8 +91,10 @@ fn judge(sandboxes: &HashMap<String, Sandbox>, interface_is_up: bool) -> Vec<Fin
                 "the daemons' roles are not separated: all run as user {user}. Whoever breaks into one of them, or into \
                  another program of that user, can act for the others and take the keys"
             ),
-            "where that matters, start the node as root (`sudo i2planctl up`) or install the package: each daemon then \
-             has a user of its own",
+            format!(
+                "where that matters, start the node with `{}`: each daemon then has a user of its own",
+                services::start_command()
+            ),
         ));
     }
     let mut names: Vec<_> = sandboxes.keys().collect();
