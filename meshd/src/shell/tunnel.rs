@@ -215,7 +215,7 @@ async fn apply(
         && applied.interface.as_ref() != Some(interface)
     {
         let configured = client.call(Configure(interface.0.to_new(), interface.1)).await?;
-        info!(interface = %configured.interface, epoch = configured.epoch, "the tunnel interface is up");
+        info!(interface = %configured.interface, "the tunnel interface is up");
         report.send_modify(|report| {
             report.configured = Some(configured);
             report.interface = Some(interface.0.clone());
