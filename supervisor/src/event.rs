@@ -4,6 +4,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
 use i2plan_ipc::daemon::panics::EXIT_STATUS;
+use i2plan_ipc::daemon::program::RESTART;
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
@@ -69,6 +70,7 @@ impl std::fmt::Display for DaemonEvent {
 /// How a process ended.
 pub(crate) fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
+        (Some(code), _) if code == i32::from(RESTART) => "asks to be started again".to_owned(),
         (Some(code), _) if code == i32::from(EXIT_STATUS) => format!("panicked (exit code {code})"),
         (Some(code), _) => format!("exited with code {code}"),
         (None, Some(number)) => {
@@ -92,6 +94,7 @@ mod tests {
     fn ends_are_named() {
         let status = |raw| describe(ExitStatus::from_raw(raw));
         assert_eq!(status(3 << 8), "exited with code 3");
+        assert_eq!(status(75 << 8), "asks to be started again");
         assert_eq!(status(101 << 8), "panicked (exit code 101)");
         assert_eq!(status(9), "was killed by SIGKILL (9)");
         assert_eq!(status(31), "was killed by SIGSYS (31): it made a system call that its sandbox forbids");
