@@ -89,7 +89,7 @@ fn fail(failure: &Failure, json: bool) -> ExitCode {
     if json {
         let _ = output::json::print(&serde_json::json!({ "error": failure }));
     } else {
-        let mut text = failure.to_string();
+        let mut text = failure.render(output::width_of(std::io::stderr()));
         if let Some(rest) = text.strip_prefix("error:") {
             text = Tone::Bad.paint("error:", output::has_colour(&std::io::stderr())) + rest;
         }
