@@ -3,7 +3,11 @@
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::Duration;
 
+use i2plan_config::{Config, ConfigError};
+use i2plan_ipc::administrator::socket_beside;
 use i2plan_ipc::client::ClientError;
 use i2plan_ipc::daemon::trusted;
 use i2plan_ipc::paths;
@@ -12,16 +16,52 @@ use i2plan_ipc::{ErrorKind, Node};
 use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::failure::{Failure, Kind};
+use crate::services;
 
 /// Where a user's own node has it, in the home directory.
 pub const USER_SOCKET: &str = ".i2plan/run/meshd.sock";
+
+/// How long a node may take to answer before it is looked into why it does not.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A connection to the node at `socket`, or to the one that runs here.
 ///
 /// # Errors
 /// If there is none, with what to do about it.
 pub async fn connect(socket: Option<&Path>) -> Result<Node, Failure> {
-    Ok(Node::connect(&socket_path(socket)).await?)
+    let path = socket_path(socket);
+    let mut connecting = pin!(Node::connect(&path));
+    if let Ok(node) = tokio::time::timeout(PATIENCE, &mut connecting).await {
+        return Ok(node?);
+    }
+    // Connections wait at the socket while nothing takes them.
+    match why_not_started(&path) {
+        Some(failure) => Err(failure),
+        None => Ok(connecting.await?),
+    }
+}
+
+/// What keeps the `meshd` of a socket from starting, if it can be seen from here.
+fn why_not_started(path: &Path) -> Option<Failure> {
+    let system = path == paths::system_socket(paths::MESHD_SOCKET);
+    let services = system && services::are_installed();
+    let file = Some(Path::new(paths::CONFIG_FILE)).filter(|file| services && file.exists());
+    let wrong = match Config::load(file) {
+        // What is wrong with variables here need not be wrong where the node runs.
+        Err(error @ ConfigError::File { .. }) if system => Some(error.to_string()),
+        _ => None,
+    };
+    if let Some(error) = wrong {
+        return Some(
+            Failure::new(Kind::Unreachable, format!("meshd does not start: {error}"))
+                .with_hint("correct it; the daemon is started again within half a minute"),
+        );
+    }
+    let reason = services.then(|| services::why_not_running("meshd")).flatten()?;
+    Some(
+        Failure::new(Kind::Unreachable, format!("meshd does not start: {reason}"))
+            .with_hint("see `journalctl -u i2plan-meshd`"),
+    )
 }
 
 /// Where the control socket is: at `socket`, or that of the node that runs here.
@@ -76,13 +116,19 @@ impl From<ClientError> for Failure {
 pub fn explain_connect(path: &Path, error: &io::Error) -> Failure {
     let shown = path.display();
     match error.kind() {
-        io::ErrorKind::NotFound => {
-            Failure::new(Kind::Unreachable, format!("i2plan is not running: there is no socket {shown}"))
-                .with_hint(
-                    "start the node, as a service or with `sudo i2planctl up`; if its socket is elsewhere, \
-                     name it with --socket or I2PLAN_SOCKET",
-                )
+        io::ErrorKind::NotFound if socket_beside(path).exists() => {
+            let removed =
+                format!("there is no socket {shown}, though another of the node's is beside where it was");
+            Failure::new(Kind::Unreachable, removed).with_hint(restart_hint(services::are_installed()))
         }
+        io::ErrorKind::NotFound => Failure::new(
+            Kind::Unreachable,
+            format!("i2plan is not running: there is no socket {shown}"),
+        )
+        .with_hint(format!(
+            "start the node with `{}`; if its socket is elsewhere, name it with --socket or I2PLAN_SOCKET",
+            services::start_command()
+        )),
         io::ErrorKind::ConnectionRefused
             if path.metadata().is_ok_and(|found| !found.file_type().is_socket()) =>
         {
@@ -91,10 +137,10 @@ pub fn explain_connect(path: &Path, error: &io::Error) -> Failure {
         }
         io::ErrorKind::ConnectionRefused => {
             Failure::new(Kind::Unreachable, format!("i2plan is not running: nobody listens on {shown}"))
-                .with_hint(
-                    "the node was stopped or has crashed: see its log, and start it as a service or with \
-                     `sudo i2planctl up`",
-                )
+                .with_hint(format!(
+                    "the node was stopped or has crashed: see its log, and start it with `{}`",
+                    services::start_command()
+                ))
         }
         io::ErrorKind::PermissionDenied => {
             let owner = path.metadata().ok().map(|file| (file.gid(), file.mode()));
@@ -102,6 +148,15 @@ pub fn explain_connect(path: &Path, error: &io::Error) -> Failure {
         }
         _ => Failure::new(Kind::Unreachable, format!("cannot connect to {shown}: {error}"))
             .with_hint("name the node's control socket with --socket or I2PLAN_SOCKET"),
+    }
+}
+
+/// How to have a socket back that was removed while the node ran.
+fn restart_hint(services: bool) -> &'static str {
+    if services {
+        "it was removed while the node ran: `sudo systemctl restart i2plan-meshd.socket`"
+    } else {
+        "it was removed while the node ran: stop `i2planctl up`, and start it again"
     }
 }
 
@@ -165,6 +220,17 @@ mod tests {
         assert_eq!(failure.exit_code(), 6);
         assert_eq!(failure.message, "meshd does not answer");
         assert!(failure.hint.is_some());
+    }
+
+    #[test]
+    fn a_socket_that_was_removed_is_told_apart_from_a_node_that_does_not_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(paths::MESHD_SOCKET);
+        let missing = || explain_connect(&path, &io::ErrorKind::NotFound.into());
+        assert!(missing().message.starts_with("i2plan is not running"), "{:?}", missing());
+        std::fs::write(socket_beside(&path), "").unwrap();
+        assert!(missing().message.starts_with("there is no socket"), "{:?}", missing());
+        assert!(missing().hint.unwrap().starts_with("it was removed while the node ran"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use i2plan_ipc::member::LookupError;
 use i2plan_ipc::{ApiError, ErrorKind};
 use i2plan_present::member::candidates;
 use i2plan_present::remedy::sentence;
-use i2plan_present::text::clean;
+use i2plan_present::text::{clean, hang};
 use serde::Serialize;
 
 /// Exit code of a wrong command line.
@@ -102,15 +102,23 @@ impl Failure {
 /// One line of what is wrong, and what to do below it.
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "error: {}", clean(&self.message))?;
+        f.write_str(&self.render(None))
+    }
+}
+
+impl Failure {
+    /// Lines of at most `width` columns, if that is limited.
+    #[must_use]
+    pub fn render(&self, width: Option<usize>) -> String {
+        let mut out = format!("error: {}\n", hang(&clean(&self.message), 7, width));
         if let Some(hint) = &self.hint {
-            let mut lines = hint.lines();
-            writeln!(f, "hint: {}", clean(lines.next().unwrap_or_default()))?;
-            for line in lines {
-                writeln!(f, "      {}", clean(line))?;
+            let mut label = "hint: ";
+            for line in hint.lines() {
+                out.push_str(&format!("{label}{}\n", hang(&clean(line), label.len(), width)));
+                label = "      ";
             }
         }
-        Ok(())
+        out
     }
 }
 

@@ -7,6 +7,7 @@
 //! * [`output`]: standard output and standard error, JSON, QR codes.
 //! * [`ping`]: echo requests over ICMP.
 //! * [`passphrase`]: passphrases on their way to `keyd`.
+//! * [`services`]: the node as services of systemd.
 //! * [`tui`]: `i2planctl tui`, on the whole terminal.
 //! * [`up`]: `i2planctl up`, which runs the daemons of a node (`i2plan_supervisor`); on Linux alone.
 //! * [`values`]: durations and numbers as people write them.
@@ -39,6 +40,7 @@ pub mod output;
 #[cfg(target_os = "linux")]
 pub mod passphrase;
 pub mod ping;
+pub mod services;
 pub mod tui;
 #[cfg(target_os = "linux")]
 pub mod up;
@@ -90,7 +92,7 @@ fn fail(failure: &Failure, json: bool) -> ExitCode {
     if json {
         let _ = output::json::print(&serde_json::json!({ "error": failure }));
     } else {
-        let mut text = failure.to_string();
+        let mut text = failure.render(output::width_of(std::io::stderr()));
         if let Some(rest) = text.strip_prefix("error:") {
             text = Tone::Bad.paint("error:", output::has_colour(&std::io::stderr())) + rest;
         }

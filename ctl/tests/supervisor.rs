@@ -486,6 +486,18 @@ fn what_a_daemon_has_kept_is_there_for_its_next_process() {
 }
 
 #[test]
+fn a_daemon_that_works_and_falls_silent_is_killed_and_comes_back() {
+    let dir = install(WAIT, WAIT, KEEP);
+    copy_executable(&std::env::current_exe().unwrap(), &dir.path().join("helper"));
+    let node = Node::start(dir);
+    let first = node.line("kept ");
+    node.line("i2planctl: tund hangs: it has been silent for 30 s; killing it");
+    node.line("i2planctl: tund was killed by SIGKILL (9); starting it again in 0.");
+    let second = node.line("kept ");
+    assert!(second.ends_with(&format!("content=[by {}]", pid_in(&first))), "{second}");
+}
+
+#[test]
 fn others_do_not_speak_for_a_daemon() {
     let node = Node::start(install(WAIT, WAIT, WAIT));
     node.reports();

@@ -1,22 +1,25 @@
 //! A private I2P network and machines on it, on which a person runs nodes by hand.
 //!
-//! A machine is a network namespace with an I2P router, and mount and UTS namespaces with a host name, users for
-//! the daemons, and `/etc`, `/var/lib` and `/run/i2plan` of its own: what a node uses if it is told nothing else.
+//! A machine is a network namespace, a PID namespace with an I2P router, and mount and UTS namespaces with a host name,
+//! users for the daemons, and `/etc`, `/proc`, `/var/lib` and `/run/i2plan` of its own: what a node uses if it is told
+//! nothing else.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::IntoRawFd as _;
 use std::os::unix::fs::symlink;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus, Stdio};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::sethostname;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, sethostname};
 
 use crate::node::{FIRST_UID, Lab};
+use crate::process::current_program;
 use crate::progress::Progress;
 use crate::sandbox::{self, DIRECTORY, bin};
 use crate::{Failure, netns};
@@ -41,8 +44,8 @@ pub async fn run(machines: u8) -> Result<(), Failure> {
     let mut commands = Vec::new();
     for name in &names {
         progress.step(format!("starting the I2P router of {name}"));
-        commands.push(lab.add_stranger(name).await?.command());
         make(name).map_err(|failure| failure.during(&format!("making the machine {name}")))?;
+        commands.push(lab.add_stranger(name).await?.command());
     }
     progress.done();
     let enter = sandbox::entrance();
@@ -70,7 +73,7 @@ const RUN: &str = "/run/i2plan";
 const WIREGUARD: &str = "/run/wireguard";
 
 /// Where a namespace of a machine can be entered; the network's is where [`netns`] keeps it.
-fn path(machine: &str, namespace: &str) -> PathBuf {
+pub(crate) fn path(machine: &str, namespace: &str) -> PathBuf {
     Path::new(DIRECTORY).join(machine).join(namespace)
 }
 
@@ -86,9 +89,13 @@ fn make(machine: &str) -> Result<(), Failure> {
         tmpfs(Path::new(RUN))?;
         tmpfs(Path::new(WIREGUARD))?;
         add_users()?;
-        Ok::<_, Failure>([File::open("/proc/thread-self/ns/mnt")?, File::open("/proc/thread-self/ns/uts")?])
+        std::fs::create_dir("/etc/i2plan")?;
+        // Before there is another /proc.
+        let namespaces = [File::open("/proc/thread-self/ns/mnt")?, File::open("/proc/thread-self/ns/uts")?];
+        Ok::<_, Failure>((namespaces, start_init()?))
     });
-    let [mounts, uts] = thread.join().unwrap_or_else(|_| Err(Failure::new("a thread panicked")))?;
+    let ([mounts, uts], init) = thread.join().unwrap_or_else(|_| Err(Failure::new("a thread panicked")))?;
+    symlink(format!("/proc/{init}/ns/pid"), path(machine, "pid"))?;
     for (namespace, file) in [("mnt", mounts), ("uts", uts)] {
         // What keeps it alive is a descriptor of this process, which ends with all the others. A mount would be
         // made by chance alone: the kernel wants that the other mount namespace has the greater number, and gives
@@ -97,6 +104,41 @@ fn make(machine: &str) -> Result<(), Failure> {
         symlink(kept, path(machine, namespace))?;
     }
     Ok(())
+}
+
+/// Starts the process that a PID namespace of its own lives as long as, and in which it is number 1. Returns its number
+/// here.
+fn start_init() -> Result<u32, Failure> {
+    unshare(CloneFlags::CLONE_NEWPID)?;
+    let mut init =
+        Command::new(current_program()).arg("__init").stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut said = String::new();
+    if let Some(stdout) = init.stdout.take() {
+        BufReader::new(stdout).read_line(&mut said)?;
+    }
+    if said.is_empty() { Err(Failure::new("a machine's first process has ended")) } else { Ok(init.id()) }
+}
+
+/// What a machine's first process does: it mounts a `/proc` that shows the machine's processes, and waits for those whose
+/// parents have ended. Returns only if that fails.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn init() -> Result<(), Failure> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGCHLD);
+    signals.thread_block()?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)?;
+    println!("ready");
+    loop {
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            if status == WaitStatus::StillAlive {
+                break;
+            }
+        }
+        signals.wait()?;
+    }
 }
 
 fn tmpfs(target: &Path) -> Result<(), Failure> {
@@ -148,12 +190,12 @@ fn add_lines<'a>(file: &str, lines: impl Iterator<Item = (&'a str, String)>) -> 
     Ok(std::fs::write(file, text)?)
 }
 
-/// Becomes a program on a machine: without one, a shell. Returns only if that fails.
-#[must_use]
-pub fn become_on(machine: &str, command: &[OsString]) -> Failure {
-    if let Err(failure) = enter(machine) {
-        return failure.during(&format!("entering {machine}"));
-    }
+/// Runs a program on a machine, without one a shell, and waits for it.
+///
+/// # Errors
+/// If there is no such machine, or the program cannot be run.
+pub fn run_on(machine: &str, command: &[OsString]) -> Result<ExitStatus, Failure> {
+    enter(machine).map_err(|failure| failure.during(&format!("entering {machine}")))?;
     let shell: OsString = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
     let (program, args) = command.split_first().unwrap_or((&shell, &[]));
     let mut search = bin().into_os_string();
@@ -162,14 +204,35 @@ pub fn become_on(machine: &str, command: &[OsString]) -> Failure {
     let home = path(machine, "home");
     let mut command = Command::new(program);
     command.args(args).env("PATH", search).env("HOME", &home).current_dir(home);
-    let error = command.exec();
-    Failure::new(format!("cannot run {}: {error}", program.display()))
+    // Before there is a child, so that none is missed; a child begins with none blocked.
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD] {
+        signals.add(signal);
+    }
+    signals.thread_block()?;
+    // A PID namespace is entered by children alone.
+    let mut child = command
+        .spawn()
+        .map_err(|error| Failure::new(format!("cannot run {}: {error}", program.display())))?;
+    let pid = Pid::from_raw(i32::try_from(child.id()).map_err(|_| Failure::new("an impossible process id"))?);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        match signals.wait()? {
+            signal @ (Signal::SIGTERM | Signal::SIGHUP) => kill(pid, signal)?,
+            // What is typed at the terminal reaches the child without this process.
+            _ => {}
+        }
+    }
 }
 
 fn enter(machine: &str) -> Result<(), Failure> {
     netns::enter(machine)?;
     // Opened before the other files are out of sight.
-    let [uts, mounts] = ["uts", "mnt"].map(|namespace| File::open(path(machine, namespace)));
+    let [uts, processes, mounts] =
+        ["uts", "pid", "mnt"].map(|namespace| File::open(path(machine, namespace)));
     setns(uts?, CloneFlags::CLONE_NEWUTS)?;
+    setns(processes?, CloneFlags::CLONE_NEWPID)?;
     Ok(setns(mounts?, CloneFlags::CLONE_NEWNS)?)
 }

@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
@@ -13,7 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{ChildStdout, Command};
 
 use crate::sandbox::bin;
-use crate::{Failure, netns};
+use crate::{Failure, machines, netns};
 
 /// A process to be.
 #[derive(Debug)]
@@ -123,7 +124,7 @@ impl Spawn {
     /// # Errors
     /// If it cannot be started.
     pub fn start(self) -> Result<Child, Failure> {
-        let child = self.command()?.spawn()?;
+        let child = spawn(&mut self.command()?, self.namespace.as_deref())?;
         Ok(Child { pid: child.id().unwrap_or(0), child, lines: None })
     }
 
@@ -132,7 +133,7 @@ impl Spawn {
     /// # Errors
     /// If it cannot be started.
     pub fn wait_for_line(self) -> Result<Child, Failure> {
-        let mut child = self.command()?.stdout(Stdio::piped()).spawn()?;
+        let mut child = spawn(self.command()?.stdout(Stdio::piped()), self.namespace.as_deref())?;
         let lines = child.stdout.take().map(|stdout| BufReader::new(stdout).lines());
         Ok(Child { pid: child.id().unwrap_or(0), child, lines })
     }
@@ -153,6 +154,19 @@ impl Spawn {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(Output { status: output.status, stdout: text(&output.stdout), stderr: text(&output.stderr) })
     }
+}
+
+/// Starts a process; where the node is a machine with a PID namespace of its own, in that.
+fn spawn(command: &mut Command, namespace: Option<&str>) -> Result<tokio::process::Child, Failure> {
+    let Some(machine) = namespace.and_then(|name| File::open(machines::path(name, "pid")).ok()) else {
+        return Ok(command.spawn()?);
+    };
+    let own = File::open("/proc/thread-self/ns/pid")?;
+    setns(machine, CloneFlags::CLONE_NEWPID)?;
+    let child = command.spawn();
+    // Without this the thread could start no other.
+    setns(own, CloneFlags::CLONE_NEWPID)?;
+    Ok(child?)
 }
 
 /// A running process. Killed when dropped.

@@ -153,12 +153,23 @@ fn who_follows_a_node_is_told_what_happens_to_it() {
             })
             .await?;
 
+        let tund = second.daemon_pid("tund").await?;
         second.ctl(&["--json", "leave", "--yes"], "").await?;
         there
             .until_event("it has left", |what| matches!(what, EventKind::NetworkLeft { revoked: false, .. }))
             .await?;
         here.until_event("the other has left", |what| matches!(what, EventKind::MemberRemoved { .. }))
             .await?;
+        // tund gives up the interface by starting again, which is no failure.
+        let again = async |node: &Node| Ok(node.daemon_pid("tund").await? != tund);
+        second.until("tund has started again", TIMEOUT, again).await?;
+        second.ctl(&["config", "set", "mesh.max_peers", "77"], "").await?;
+        there
+            .until_event("all before this was told", |what| matches!(what, EventKind::ConfigChanged { .. }))
+            .await?;
+        let is_failure =
+            |what: &EventKind| matches!(what, EventKind::DaemonDown { daemon, .. } if daemon == "tund");
+        assert_eq!(there.count(is_failure), 0, "{:?}", there.seen);
         lab.stop().await
     });
 }

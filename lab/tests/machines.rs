@@ -13,8 +13,10 @@ use nix::sys::signal::Signal;
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
 
 /// What the doctor says of a machine on which no node runs yet: of the router, and of what a node needs.
+/// It sees its own processes alone: one first one, and one that goes on when the script ends.
 const SCRIPT: &str = "i2planctl doctor | grep SAM; hostname; id -u i2plan-tund; \
-    mkdir /etc/i2plan && touch /etc/i2plan/i2plan-lab-test && ls /etc/i2plan";
+    cat /proc/[0-9]*/cmdline | tr \"\\0\" \" \" | grep -o [_]_init | wc -l; sleep 600 >/dev/null 2>&1 & pidof sleep | wc -w; \
+    touch /etc/i2plan/i2plan-lab-test && ls /etc/i2plan";
 
 #[test]
 fn machines_have_what_a_node_needs_and_keep_it_to_themselves() {
@@ -37,6 +39,7 @@ fn machines_have_what_a_node_needs_and_keep_it_to_themselves() {
     for (said, name) in said.iter().zip(["n1", "n2"]) {
         assert!(said.contains("SAM 3.") && said.contains(" at 127.0.0.1:7656"), "{said}");
         assert!(said.contains(&format!("\n{name}\n")), "its host name: {said}");
+        assert!(said.contains("\n1\n1\n"), "its own processes: {said}");
         assert!(said.ends_with("\ni2plan-lab-test\n"), "its own /etc: {said}");
     }
     assert_eq!(said.len(), 2, "{commands:?}");

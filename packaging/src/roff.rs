@@ -24,14 +24,60 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// What a daemon's `--help` says after its usage: options as a list, everything else as paragraphs.
+/// What follows the options in a command's help, by the sections that it belongs to.
+#[derive(Debug, Default)]
+pub struct AfterHelp {
+    /// Paragraphs.
+    pub description: String,
+    /// Of the section EXIT STATUS.
+    pub exit_status: String,
+    /// Lines of the section EXAMPLES.
+    pub examples: String,
+}
+
+impl AfterHelp {
+    /// Tells the sections apart: paragraphs that speak of the exit status, or begin with `Exit status:` or `Examples:`.
+    #[must_use]
+    pub fn parse(help: &str) -> Self {
+        let mut parsed = Self::default();
+        for paragraph in help.split("\n\n").map(str::trim_end).filter(|paragraph| !paragraph.is_empty()) {
+            let (first, rest) = paragraph.split_once('\n').unwrap_or((paragraph, ""));
+            match first {
+                "Exit status:" => {
+                    for line in rest.lines() {
+                        let (status, meaning) = line.trim().split_once("  ").unwrap_or((line.trim(), ""));
+                        let line = format!(".TP\n.B {}\n{}\n", escape(status), escape(meaning));
+                        parsed.exit_status.push_str(&line);
+                    }
+                }
+                "Example:" | "Examples:" => {
+                    for line in rest.lines() {
+                        parsed.examples.push_str(&escape(line.trim()));
+                        parsed.examples.push('\n');
+                    }
+                }
+                _ if first.starts_with("The exit status") => {
+                    parsed.exit_status.push_str(&format!("{}\n", escape(paragraph)));
+                }
+                _ => parsed.description.push_str(&format!(".PP\n{}\n", escape(paragraph))),
+            }
+        }
+        parsed
+    }
+}
+
+/// What a daemon's `--help` says after its usage: options as a list, the exit status as a section at the end, and
+/// everything else as paragraphs.
 #[must_use]
 pub fn from_help(help: &str) -> String {
+    const EXIT_STATUS: &str = "Exit status: ";
     let mut out = String::new();
     let body = help
         .split_once("Usage:")
         .map_or(help, |(_, rest)| rest.split_once('\n').map_or("", |(_, body)| body));
-    for line in body.lines() {
+    let (exit_status, body): (Vec<_>, Vec<_>) =
+        body.split("\n\n").partition(|paragraph| paragraph.starts_with(EXIT_STATUS));
+    for line in body.join("\n\n").lines() {
         let text = line.trim_start();
         let indent = line.len() - text.len();
         if text.is_empty() {
@@ -62,7 +108,12 @@ pub fn from_help(help: &str) -> String {
     if tidy.last() == Some(&".PP") {
         tidy.pop();
     }
-    tidy.join("\n")
+    let mut out = tidy.join("\n");
+    for paragraph in exit_status {
+        let text = paragraph.trim_start_matches(EXIT_STATUS).trim_end();
+        out.push_str(&format!("\n.SH EXIT STATUS\n{}", escape(text)));
+    }
+    out
 }
 
 /// The keys of the configuration, as a list.
@@ -99,11 +150,21 @@ mod tests {
     #[test]
     fn options_become_a_list() {
         let help = "x: does things\n\nUsage: x [OPTIONS]\n\nOptions:\n      --store DIR  where\n                   it is\n  \
-                    -h, --help\n\nMore:\n      --check  look\n\nThe end.\n";
+                    -h, --help\n\nExit status: 1 failed;\n2 wrong.\n\nMore:\n      --check  look\n\nThe end.\n";
         assert_eq!(
             from_help(help),
-            ".TP\n.B \\-\\-store DIR\nwhere\nit is\n.TP\n.B \\-h, \\-\\-help\n.PP\nMore:\n.TP\n.B \\-\\-check\nlook\n.PP\nThe end."
+            ".TP\n.B \\-\\-store DIR\nwhere\nit is\n.TP\n.B \\-h, \\-\\-help\n.PP\nMore:\n.TP\n.B \\-\\-check\nlook\n.PP\nThe end.\n\
+             .SH EXIT STATUS\n1 failed;\n2 wrong."
         );
+    }
+
+    #[test]
+    fn what_follows_the_options_belongs_to_sections() {
+        let help = "Some\ntext.\n\nThe exit status is 1 if not.\n\nExit status:\n  0  done\n\nExamples:\n  x -y\n  x z";
+        let parsed = AfterHelp::parse(help);
+        assert_eq!(parsed.description, ".PP\nSome\ntext.\n");
+        assert_eq!(parsed.exit_status, "The exit status is 1 if not.\n.TP\n.B 0\ndone\n");
+        assert_eq!(parsed.examples, "x \\-y\nx z\n");
     }
 
     #[test]

@@ -4,6 +4,8 @@ use i2plan_ipc::api::meshd::{
     BanReason, EventKind, JoinStep, Liveness, SessionHealth, SessionName, SessionState,
 };
 
+use i2plan_ipc::version::utc;
+
 use super::member::{label, short};
 use super::units;
 
@@ -119,7 +121,9 @@ pub fn describe(what: &EventKind) -> String {
         EventKind::InterfaceChanged { faults } => {
             format!("another program has changed the interface: {}", faults.join("; "))
         }
-        EventKind::KeyRotated { epoch } => format!("a new WireGuard key is published, epoch {epoch}"),
+        EventKind::KeyRotated { epoch } => {
+            format!("a new WireGuard key is published, valid from {}", utc(60 * u64::from(*epoch)))
+        }
         EventKind::ConfigChanged { key, value } => format!("{key} is {value} now"),
         EventKind::JoinProgress { step } => format!("joining: {}", describe_step(*step)),
         EventKind::Log { level, target, message } => format!("{level} {target}: {message}"),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::look::{Look, Tone};
-use super::text::clean;
+use super::text::{clean, hang};
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -70,9 +70,10 @@ pub fn render(findings: &[Finding], look: &Look) -> String {
         };
         let space = " ".repeat(9 - level.len());
         // Writing to a string does not fail.
-        let _ = writeln!(out, "{}{space}{subject:<8} {}", tone.paint(level, look.colour), clean(message));
+        let message = hang(&clean(message), 18.max(10 + subject.len()), look.width);
+        let _ = writeln!(out, "{}{space}{subject:<8} {message}", tone.paint(level, look.colour));
         if let Some(hint) = hint {
-            let _ = writeln!(out, "{:<18}hint: {}", "", clean(hint));
+            let _ = writeln!(out, "{:<18}hint: {}", "", hang(&clean(hint), 24, look.width));
         }
     }
     out
@@ -89,5 +90,15 @@ mod tests {
             render(&findings, &Look::default()),
             "ok       clock    fine\nPROBLEM  node     bad\u{fffd}[2J\n                  hint: fix it\n"
         );
+    }
+
+    #[test]
+    fn a_long_finding_is_broken_between_words() {
+        let findings = [Finding::problem("node", "a b c d e f g h i j k l", "m n o p q r s t u v w x y z")];
+        let look = Look { width: Some(46), ..Look::default() };
+        let text = render(&findings, &look);
+        let expected =
+            "PROBLEM  node     a b c d e f g h i j k l\n                  hint: m n o p q r s t u v w\n";
+        assert_eq!(text, expected.to_owned() + &" ".repeat(24) + "x y z\n");
     }
 }

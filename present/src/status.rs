@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::look::{Look, Tone};
 use super::member::short;
 use super::remedy::sentence;
-use super::text::clean;
+use super::text::{clean, hang};
 use super::units;
 
 /// Something that is wrong, and what to do about it.
@@ -323,11 +323,11 @@ pub fn describe_addresses(network: &Network) -> String {
 }
 
 /// Lines of a label and a value; labels of a section's parts are indented.
-struct Overview(String);
+struct Overview(String, Option<usize>);
 
 impl Overview {
     fn line(&mut self, label: &str, value: &str) {
-        let line = format!("{label:<14}{}", clean(value));
+        let line = format!("{label:<14}{}", hang(&clean(value), 14, self.1));
         self.0.push_str(line.trim_end());
         self.0.push('\n');
     }
@@ -344,7 +344,8 @@ pub fn render_warnings(warnings: &[Warning], look: &Look) -> String {
     for Warning { message, hint } in warnings {
         let warning = Tone::Bad.paint("warning:", look.colour);
         // Writing to a string does not fail.
-        let _ = writeln!(out, "{warning} {}\n   hint: {}", clean(message), clean(hint));
+        let [message, hint] = [message, hint].map(|text| hang(&clean(text), 9, look.width));
+        let _ = writeln!(out, "{warning} {message}\n   hint: {hint}");
     }
     out
 }
@@ -352,7 +353,7 @@ pub fn render_warnings(warnings: &[Warning], look: &Look) -> String {
 /// The state of the node as lines of labels and values, what is wrong first.
 #[must_use]
 pub fn render(status: &Status, warnings: &[Warning], look: &Look) -> String {
-    let mut out = Overview(String::new());
+    let mut out = Overview(String::new(), look.width);
     out.0.push_str(&render_warnings(warnings, look));
     if !warnings.is_empty() {
         out.0.push('\n');

@@ -92,6 +92,34 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// Fewer columns than these are not worth to be broken to: the terminal does it.
+const NARROW: usize = 20;
+
+/// The text broken between words where it would pass `width` columns, if that is limited. It begins at column `indent`,
+/// and so do its other lines. Words stay whole, so that keys and addresses can be copied.
+#[must_use]
+pub fn hang(text: &str, indent: usize, width: Option<usize>) -> String {
+    let Some(room) = width.and_then(|width| width.checked_sub(indent)).filter(|room| *room >= NARROW) else {
+        return text.to_owned();
+    };
+    let mut out = String::with_capacity(text.len());
+    let mut used = 0;
+    for (number, word) in text.split(' ').enumerate() {
+        let wide = word.width();
+        if used > 0 && used + 1 + wide > room {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', indent));
+            used = 0;
+        } else if number > 0 {
+            out.push(' ');
+            used += 1;
+        }
+        out.push_str(word);
+        used += wide;
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -116,7 +144,23 @@ mod tests {
         assert_eq!(wrap("", 4), [""]);
     }
 
+    #[test]
+    fn a_long_text_hangs_below_its_beginning() {
+        let text = "one two three four five six";
+        assert_eq!(hang(text, 4, Some(24)), "one two three four\n    five six");
+        assert_eq!(hang(text, 4, None), text);
+        assert_eq!(hang(text, 4, Some(23)), text, "too narrow");
+        let key = "k".repeat(44);
+        assert_eq!(hang(&format!("key {key} a  b"), 2, Some(30)), format!("key\n  {key}\n  a  b"));
+    }
+
     proptest! {
+        #[test]
+        fn a_broken_text_has_the_same_words(text in "[a-z ]{0,80}", indent in 0usize..10, width in 0usize..60) {
+            let broken = hang(&text, indent, Some(width));
+            prop_assert!(broken.split_whitespace().eq(text.split_whitespace()));
+        }
+
         #[test]
         fn no_line_is_wider_than_allowed(text in "\\PC{0,60}", width in 2usize..40) {
             for line in wrap(&text, width) {

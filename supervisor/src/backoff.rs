@@ -19,6 +19,9 @@ const HEALTHY_AFTER_IF_ORDERLY: Duration = Duration::from_secs(5);
 /// The exit code of a daemon whose command line or configuration is wrong.
 const CONFIGURATION_ERROR: i32 = 2;
 
+/// The exit code of a daemon that asks to be started again.
+const ASKS_FOR_IT: i32 = i2plan_ipc::daemon::program::RESTART as i32;
+
 /// The exit code of `keyd` when its keys are sealed and the passphrase is missing or another one.
 pub(crate) const LOCKED: i32 = 3;
 
@@ -54,7 +57,8 @@ impl Backoff {
             return Verdict::GiveUp;
         }
         let ran = self.started_at.map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
-        if ran >= if code == Some(0) { HEALTHY_AFTER_IF_ORDERLY } else { HEALTHY_AFTER } {
+        if ran >= if matches!(code, Some(0 | ASKS_FOR_IT)) { HEALTHY_AFTER_IF_ORDERLY } else { HEALTHY_AFTER }
+        {
             self.failures = 0;
         }
         let wait = SHORTEST.saturating_mul(2u32.saturating_pow(self.failures)).min(LONGEST);

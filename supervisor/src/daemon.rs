@@ -20,7 +20,7 @@ use rustix::pipe::fcntl_setpipe_size;
 use thiserror::Error;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 use zeroize::Zeroizing;
 
 use crate::backoff::{Backoff, LOCKED, Verdict};
@@ -34,6 +34,13 @@ use crate::users::Account;
 
 /// How long a daemon may take to stop by itself, beyond what it is granted for its last work.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a daemon may be silent before it counts as hung and is killed; the longest of `WatchdogSec=` in the units.
+const WATCHDOG: Duration = Duration::from_secs(30);
+
+/// The parts in which that time is counted. If this process did not run for a while either, such as while it was
+/// stopped by a terminal, one part has passed, and the daemon can be heard before the others have.
+const PARTS: u32 = 6;
 
 /// Whether a daemon shall run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,10 +172,18 @@ impl Daemon {
                         observer(&DaemonEvent::Started { daemon, pid });
                     }
                     let number = child.id().unwrap_or(0);
+                    let mut silence = Silence::new();
                     let status = loop {
                         tokio::select! {
                             status = child.wait() => break status,
-                            received = self.notify.receive(number) => note(daemon, received, &observer),
+                            received = self.notify.receive(number) => {
+                                silence.heard(&received);
+                                note(daemon, received, &observer);
+                            }
+                            () = silence.too_long() => {
+                                observer(&DaemonEvent::Hung { daemon, silent_for: WATCHDOG.as_secs() });
+                                let _ = child.start_kill();
+                            }
                             () = stopping(&mut goal) => {
                                 let time = STOP_DEADLINE + self.last_work;
                                 let how = ended(&stop(&mut child, self.stop_signal, &mut goal, time).await);
@@ -240,7 +255,8 @@ impl Daemon {
             .stdout(pipe.try_clone()?)
             .stderr(pipe)
             .kill_on_drop(true)
-            .env("NOTIFY_SOCKET", self.notify.path());
+            .env("NOTIFY_SOCKET", self.notify.path())
+            .env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
         if let Some(format) = self.log_format {
             command.env(logging::FORMAT_VARIABLE, format);
         }
@@ -252,6 +268,47 @@ impl Daemon {
         // The command holds the writing end until it is dropped, which must not outlive the process.
         let child = command.spawn()?;
         Ok((child, printed))
+    }
+}
+
+/// How long a daemon that works has said nothing.
+struct Silence {
+    parts: Interval,
+    /// Parts of [`WATCHDOG`] since it was heard; none before it works, and once it ends.
+    passed: Option<u32>,
+}
+
+impl Silence {
+    fn new() -> Self {
+        let mut parts = interval(WATCHDOG / PARTS);
+        parts.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { parts, passed: None }
+    }
+
+    /// The daemon has said something.
+    fn heard(&mut self, received: &Result<Notification, Refusal>) {
+        if let Ok(notification) = received {
+            if notification.stopping {
+                // What it finishes then may take as long as it needs.
+                self.passed = None;
+            } else if notification.ready || notification.watchdog {
+                self.passed = Some(0);
+            }
+        }
+    }
+
+    /// Returns, once, when the daemon has been silent too long.
+    async fn too_long(&mut self) {
+        loop {
+            self.parts.tick().await;
+            if let Some(passed) = &mut self.passed {
+                *passed += 1;
+                if *passed > PARTS {
+                    self.passed = None;
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -344,4 +401,53 @@ fn jitter() -> f64 {
 
 fn tenths(wait: Duration) -> f64 {
     (wait.as_secs_f64() * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn notification(set: impl FnOnce(&mut Notification)) -> Result<Notification, Refusal> {
+        let mut notification = Notification::default();
+        set(&mut notification);
+        Ok(notification)
+    }
+
+    /// Whether the silence is too long within a time.
+    async fn is_too_long(silence: &mut Silence, within: Duration) -> bool {
+        timeout(within, silence.too_long()).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_works_and_falls_silent_has_hung() {
+        let mut silence = Silence::new();
+        // One that starts may take its time, and only the daemon itself is heard.
+        silence.heard(&notification(|told| told.status = Some("waits".to_owned())));
+        assert!(!is_too_long(&mut silence, WATCHDOG * 10).await);
+        silence.heard(&notification(|told| told.ready = true));
+        for _ in 0..10 {
+            assert!(!is_too_long(&mut silence, WATCHDOG / 2).await);
+            silence.heard(&notification(|told| told.watchdog = true));
+        }
+        silence.heard(&Err(Refusal::Stranger { pid: 7 }));
+        assert!(!is_too_long(&mut silence, WATCHDOG - Duration::from_secs(1)).await);
+        assert!(is_too_long(&mut silence, WATCHDOG / 2).await);
+        assert!(!is_too_long(&mut silence, WATCHDOG * 10).await, "it is told once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_stops_may_be_silent() {
+        let mut silence = Silence::new();
+        silence.heard(&notification(|told| told.watchdog = true));
+        silence.heard(&notification(|told| told.stopping = true));
+        assert!(!is_too_long(&mut silence, WATCHDOG * 10).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_is_heard_after_this_process_was_stopped() {
+        let mut silence = Silence::new();
+        silence.heard(&notification(|told| told.watchdog = true));
+        tokio::time::advance(WATCHDOG * 100).await;
+        assert!(!is_too_long(&mut silence, WATCHDOG / 2).await);
+    }
 }

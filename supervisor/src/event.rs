@@ -4,6 +4,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
 use i2plan_ipc::daemon::panics::EXIT_STATUS;
+use i2plan_ipc::daemon::program::RESTART;
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
@@ -26,6 +27,13 @@ pub enum DaemonEvent {
         how: String,
         /// Seconds until it is started again.
         restart_in: f64,
+    },
+    /// A daemon that worked says nothing any more, and is killed.
+    Hung {
+        /// Which.
+        daemon: &'static str,
+        /// Seconds since it was heard.
+        silent_for: u64,
     },
     /// A daemon was stopped.
     Stopped {
@@ -50,6 +58,9 @@ impl std::fmt::Display for DaemonEvent {
             Self::Ended { daemon, how, restart_in } => {
                 write!(f, "{daemon} {how}; starting it again in {restart_in:.1} s")
             }
+            Self::Hung { daemon, silent_for } => {
+                write!(f, "{daemon} hangs: it has been silent for {silent_for} s; killing it")
+            }
             Self::Refused { daemon, what } => write!(f, "{daemon}: {what}"),
             Self::Stopped { daemon, how } => write!(f, "{daemon} stopped: it {how}"),
         }
@@ -59,6 +70,7 @@ impl std::fmt::Display for DaemonEvent {
 /// How a process ended.
 pub(crate) fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
+        (Some(code), _) if code == i32::from(RESTART) => "asks to be started again".to_owned(),
         (Some(code), _) if code == i32::from(EXIT_STATUS) => format!("panicked (exit code {code})"),
         (Some(code), _) => format!("exited with code {code}"),
         (None, Some(number)) => {
@@ -82,6 +94,7 @@ mod tests {
     fn ends_are_named() {
         let status = |raw| describe(ExitStatus::from_raw(raw));
         assert_eq!(status(3 << 8), "exited with code 3");
+        assert_eq!(status(75 << 8), "asks to be started again");
         assert_eq!(status(101 << 8), "panicked (exit code 101)");
         assert_eq!(status(9), "was killed by SIGKILL (9)");
         assert_eq!(status(31), "was killed by SIGSYS (31): it made a system call that its sandbox forbids");

@@ -33,8 +33,17 @@ pub const EXIT_STATUS: u8 = 2;
 pub(crate) const LISTEN_FD: i32 = 3;
 
 /// Variables that reach a daemon, besides those that start with [`PREFIX`].
-const VARIABLES: [&str; 8] =
-    ["PATH", "LANG", "TZ", "NO_COLOR", "NOTIFY_SOCKET", "RUST_BACKTRACE", "DEBUG_I2P", "WARNFAIL_I2P"];
+const VARIABLES: [&str; 9] = [
+    "PATH",
+    "LANG",
+    "TZ",
+    "NO_COLOR",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "RUST_BACKTRACE",
+    "DEBUG_I2P",
+    "WARNFAIL_I2P",
+];
 
 /// What i2plan's own variables start with.
 const PREFIX: &str = "I2PLAN_";

@@ -40,6 +40,7 @@ impl From<EndReason> for End {
     fn from(reason: EndReason) -> Self {
         match &reason {
             EndReason::Privileges(error) if error.is_wrong_user() => Self::usage(reason),
+            EndReason::AnotherInterface | EndReason::Changed | EndReason::Driver => Self::restart(reason),
             _ => Self::failed(reason),
         }
     }

@@ -34,7 +34,7 @@ SIGTERM ends it, and leaves interface and I2P sessions for its next process with
 fd store (systemd: FileDescriptorStoreMax=16; i2planctl up). SIGINT ends them too, and tells the router so
 (systemd: KillSignal=SIGINT, RestartKillSignal=SIGTERM).
 
-Exit status: 1 failed, or another interface is wanted: start it again; 2 the command line or the environment is wrong.
+Exit status: 1 failed; 2 the command line or the environment is wrong; 75 another interface is wanted: start it again.
 
 I2PLAN_LOG filters what is logged: error, warn, info, debug, or target=level, …; also I2PLAN_LOG_FORMAT (text, json,
 journal), DEBUG_I2P, WARNFAIL_I2P and NO_COLOR.

@@ -20,11 +20,12 @@ use i2plan_ipc::client::{DaemonLink, Endpoint};
 use i2plan_ipc::daemon::notify::Supervisor;
 use i2plan_ipc::log_limit::LogLimit;
 use i2plan_ipc::server::{Answer, Service};
-use i2plan_ipc::version::Version;
+use i2plan_ipc::version::{Version, utc};
 use i2plan_ipc::{ApiError, ErrorKind, Role, warn_limited};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::endpoint::Endpoint as PeerEndpoint;
 use i2plan_proto::identity::{NetworkId, NodeId};
+use i2plan_proto::wireguard::WireGuardCertificate;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
@@ -649,7 +650,8 @@ impl Tund {
             .await
             .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?;
-        info!(epoch, "a new WireGuard key is in use");
+        let valid_from = utc(WireGuardCertificate::begins_at(epoch));
+        info!(valid_from, "a new WireGuard key is in use");
         running.configured.public_key = public_key;
         running.configured.epoch = epoch;
         self.fd_store.epoch(epoch);

@@ -106,7 +106,13 @@ pub fn has_colour(stream: &impl IsTerminal) -> bool {
 /// The columns of the terminal that standard output is, if it is one.
 #[must_use]
 pub fn terminal_width() -> Option<usize> {
-    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    width_of(io::stdout())
+}
+
+/// The columns of a terminal.
+#[must_use]
+pub fn width_of(stream: impl std::os::fd::AsFd) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(stream).ok()?;
     // A serial line does not know its size.
     (size.ws_col > 0).then_some(usize::from(size.ws_col))
 }

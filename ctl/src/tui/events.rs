@@ -17,9 +17,10 @@ pub(super) enum LogKind {
 /// Which entries are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Show {
-    All,
     Events,
     Log,
+    /// Both; the log has lines about most events.
+    All,
 }
 
 impl Show {
@@ -33,9 +34,9 @@ impl Show {
 
     pub(super) fn next(self) -> Self {
         match self {
-            Self::All => Self::Events,
             Self::Events => Self::Log,
             Self::Log => Self::All,
+            Self::All => Self::Events,
         }
     }
 

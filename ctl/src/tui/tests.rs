@@ -404,7 +404,7 @@ fn tui_members_of_one_name_are_told_apart() {
 #[test]
 fn tui_details_help_and_questions() {
     let mut text = String::new();
-    for keys in ["?", "2\n", "4j\n", "5\n", "6\n", "4n", "2b", "4x"] {
+    for keys in ["?", "2\n", "4j\n", "5\n", "6f\n", "4n", "2b", "4x"] {
         let mut bench = Bench::full((80, 24));
         bench.keys(keys);
         text += &format!("{}\n\n", bench.screen());
@@ -492,6 +492,32 @@ fn tui_what_happened_before_is_recalled_once() {
     let shown: Vec<_> = bench.app.entries().map(|entry| entry.event).collect();
     assert_eq!(shown, (203..704).map(Some).collect::<Vec<_>>());
     assert!(bench.screen().contains("invite invite-703 was made"), "{}", bench.screen());
+}
+
+#[test]
+fn tui_what_the_log_says_of_an_event_is_not_told_beside_it() {
+    let mut bench = Bench::new((80, 24));
+    let events = [
+        EventKind::InviteCreated { id: "abc".to_owned() },
+        EventKind::Log {
+            level: "info".to_owned(),
+            target: "meshd".to_owned(),
+            message: "made an invite".to_owned(),
+        },
+    ];
+    for (number, kind) in (1..).zip(events) {
+        bench.input(Input::Notice(Notice::Event(Event { number, at: UNIX * 1000, kind })));
+    }
+    bench.keys("6");
+    let mut shown = || {
+        let screen = bench.screen();
+        bench.keys("f");
+        (screen.contains("invite abc was made"), screen.contains("meshd: made an invite"))
+    };
+    assert_eq!(
+        [shown(), shown(), shown(), shown()],
+        [(true, false), (false, true), (true, true), (true, false)]
+    );
 }
 
 #[test]

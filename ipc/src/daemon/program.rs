@@ -14,6 +14,9 @@ use super::sandbox::SandboxError;
 use super::tasks::TaskEnded;
 use crate::version::{self, Build, Version};
 
+/// Exit status of a daemon that ends to be started again (`EX_TEMPFAIL`): nothing has failed.
+pub const RESTART: u8 = 75;
+
 /// What a daemon's command line says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed<A> {
@@ -43,6 +46,12 @@ impl End {
     #[must_use]
     pub fn failed(error: impl Display) -> Self {
         Self { status: 1, message: error.to_string() }
+    }
+
+    /// Nothing went wrong, and the next process goes on: exit status [`RESTART`].
+    #[must_use]
+    pub fn restart(reason: impl Display) -> Self {
+        Self { status: RESTART, message: reason.to_string() }
     }
 
     /// The same with an exit status that this daemon gives a meaning of its own.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use i2plan_ipc::api::meshd::EventKind;
 use i2plan_ipc::api::{keyd, meshd};
 use i2plan_ipc::rate::{Bucket, Quota};
+use i2plan_ipc::version::utc;
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::liveness::{LivenessMessage, Presence};
 use i2plan_proto::message::{Entry, Item};
@@ -151,7 +152,8 @@ impl LocalMember {
         let (membership, Some(data)) = (&mut self.membership, cx.data) else { return };
         let epoch = wireguard.value.epoch;
         if membership.epoch.replace(epoch) != Some(epoch) {
-            info!(epoch, "a new epoch of the WireGuard key begins");
+            let valid_from = utc(WireGuardCertificate::begins_at(epoch));
+            info!(valid_from, "a new WireGuard key is in use");
             self.publication.rotate = false;
             // For tund, which goes on accepting the key before for a while.
             cx.peers_version += 1;

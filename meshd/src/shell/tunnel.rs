@@ -45,6 +45,9 @@ const REFUSED_RETRY: Duration = Duration::from_secs(30);
 /// For how long `tund` is waited for with sessions that it may have kept, before others are opened.
 const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long `tund` may take to start again after it has given up its interface, before it counts as away.
+const GIVE_UP_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What `tund` should be doing.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Desired {
@@ -97,11 +100,12 @@ pub(super) async fn keep(
 ) {
     let mut adopt = Some(adopt);
     let started = Instant::now();
+    let mut gave_up = None;
     loop {
         let error = match link.connect().await {
             Ok(mut client) => {
                 report.send_modify(|report| report.daemon = Some(client.daemon().clone()));
-                let Err(error) = serve(&mut client, &mut input, &report, &mut adopt).await;
+                let Err(error) = serve(&mut client, &mut input, &report, &mut adopt, &mut gave_up).await;
                 error
             }
             Err(error) => error,
@@ -111,7 +115,10 @@ pub(super) async fn keep(
         if started.elapsed() > ADOPT_TIMEOUT {
             adopt = None;
         }
-        report.send_replace(TundReport { error: Some(error.to_string()), ..TundReport::default() });
+        // It ends because it was told to give up its interface, and nothing is wrong.
+        let planned = gave_up.is_some_and(|at: Instant| at.elapsed() < GIVE_UP_TIMEOUT);
+        let error = (!planned).then(|| error.to_string());
+        report.send_replace(TundReport { error, ..TundReport::default() });
         sleep(RETRY).await;
     }
 }
@@ -150,6 +157,7 @@ async fn serve(
     input: &mut TundInput,
     report: &watch::Sender<TundReport>,
     adopt: &mut Option<Adopt>,
+    gave_up: &mut Option<Instant>,
 ) -> Result<std::convert::Infallible, ClientError> {
     if adopt.is_some() {
         take_sessions(client, adopt).await?;
@@ -161,7 +169,7 @@ async fn serve(
         let changed = input.desired.has_changed().unwrap_or(true);
         let wanted = input.desired.borrow_and_update().clone();
         if error.is_none() || changed || Instant::now() >= again {
-            (more, error) = match apply(client, &wanted, &mut applied, report).await {
+            (more, error) = match apply(client, &wanted, &mut applied, report, gave_up).await {
                 Ok(more) => (more, None),
                 Err(ClientError::Api(error)) => (false, Some(error)),
                 Err(error) => return Err(error),
@@ -202,6 +210,7 @@ async fn apply(
     wanted: &Desired,
     applied: &mut Applied,
     report: &watch::Sender<TundReport>,
+    gave_up: &mut Option<Instant>,
 ) -> Result<bool, ClientError> {
     hand_over(client, wanted.session.as_ref(), &mut applied.session, AttachSession).await?;
     hand_over(client, wanted.control.as_ref(), &mut applied.control, KeepControl).await?;
@@ -215,7 +224,7 @@ async fn apply(
         && applied.interface.as_ref() != Some(interface)
     {
         let configured = client.call(Configure(interface.0.to_new(), interface.1)).await?;
-        info!(interface = %configured.interface, epoch = configured.epoch, "the tunnel interface is up");
+        info!(interface = %configured.interface, "the tunnel interface is up");
         report.send_modify(|report| {
             report.configured = Some(configured);
             report.interface = Some(interface.0.clone());
@@ -223,6 +232,7 @@ async fn apply(
         applied.interface = Some(interface.clone());
     }
     if wanted.interface.is_none() && applied.interface.take().is_some() {
+        *gave_up = Some(Instant::now());
         client.call(GiveUp).await?;
         report.send_modify(|report| {
             report.configured = None;

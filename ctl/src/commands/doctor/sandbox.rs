@@ -10,6 +10,7 @@ use i2plan_present::finding::{Finding, Level};
 use serde::Serialize;
 
 use super::process::{self, Confirmed};
+use crate::services;
 
 /// What keeps a daemon in, as the kernel reports it (`proc(5)`), and Landlock as the daemon does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -64,7 +65,9 @@ pub(super) fn look(
             }
         }
     }
-    findings.extend(judge(&sandboxes, status.tunnel.interface.is_some()));
+    // Unless the file says that there is none.
+    let swap = std::fs::read_to_string("/proc/swaps").map_or(true, |swaps| has_swap(&swaps));
+    findings.extend(judge(&sandboxes, status.tunnel.interface.is_some(), swap));
     (sandboxes, findings)
 }
 
@@ -80,7 +83,12 @@ pub(super) fn common_user(sandboxes: &HashMap<String, Sandbox>) -> Option<u32> {
 /// The name of the node's own router here.
 const ROUTER: &str = "routerd";
 
-fn judge(sandboxes: &HashMap<String, Sandbox>, interface_is_up: bool) -> Vec<Finding> {
+/// Whether memory can be swapped out, by what `/proc/swaps` lists below its heading.
+fn has_swap(swaps: &str) -> bool {
+    swaps.lines().skip(1).any(|line| !line.trim().is_empty())
+}
+
+fn judge(sandboxes: &HashMap<String, Sandbox>, interface_is_up: bool, swap: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let common = common_user(sandboxes);
     if let Some(user) = common {
@@ -90,8 +98,10 @@ fn judge(sandboxes: &HashMap<String, Sandbox>, interface_is_up: bool) -> Vec<Fin
                 "the daemons' roles are not separated: all run as user {user}. Whoever breaks into one of them, or into \
                  another program of that user, can act for the others and take the keys"
             ),
-            "where that matters, start the node as root (`sudo i2planctl up`) or install the package: each daemon then \
-             has a user of its own",
+            format!(
+                "where that matters, start the node with `{}`: each daemon then has a user of its own",
+                services::start_command()
+            ),
         ));
     }
     let mut names: Vec<_> = sandboxes.keys().collect();
@@ -142,7 +152,7 @@ fn judge(sandboxes: &HashMap<String, Sandbox>, interface_is_up: bool) -> Vec<Fin
                 "use Linux 6.12 or later with Landlock among its security modules (lsm=landlock,...)",
             );
         }
-        if own.locked == 0 && holds_keys {
+        if own.locked == 0 && holds_keys && swap {
             add(
                 Level::Note,
                 "its memory could be swapped out, with keys in it".to_owned(),
@@ -152,7 +162,11 @@ fn judge(sandboxes: &HashMap<String, Sandbox>, interface_is_up: bool) -> Vec<Fin
         if findings.len() == before {
             let capability =
                 if needs_capability { "CAP_NET_ADMIN until the interface is up" } else { "no capabilities" };
-            let locked = if holds_keys { ", memory locked" } else { "" };
+            let locked = match own.locked {
+                _ if !holds_keys => "",
+                0 => ", no swap",
+                _ => ", memory locked",
+            };
             let landlock = if own.landlock.is_some() { " Landlock," } else { "" };
             let whose = if own.confirmed {
                 String::new()
@@ -223,8 +237,22 @@ mod tests {
     }
 
     fn messages(sandboxes: &HashMap<String, Sandbox>, interface_is_up: bool) -> Vec<(Level, String)> {
-        let findings = judge(sandboxes, interface_is_up).into_iter();
+        let findings = judge(sandboxes, interface_is_up, true).into_iter();
         findings.map(|finding| (finding.level, finding.message)).collect()
+    }
+
+    #[test]
+    fn memory_is_to_be_locked_where_there_is_swap() {
+        let open = sandboxes(|status| status.replace("4096 kB", "0 kB"), 0, Landlock::Full);
+        let found = judge(&open, true, true);
+        assert!(found[0].message.contains("could be swapped out"), "{found:?}");
+        let found = judge(&open, true, false);
+        assert!(
+            found[0].level == Level::Ok
+                && found[0].message.ends_with("no swap; that it is process 7 is the node's own word"),
+            "{found:?}"
+        );
+        assert!(has_swap("Filename Type\n/dev/sda2 partition\n") && !has_swap("Filename Type\n"));
     }
 
     #[test]
@@ -277,7 +305,7 @@ mod tests {
             all.insert(name.to_owned(), all["tund"].clone());
         }
         assert_eq!(common_user(&all), Some(993));
-        let found = judge(&all, true);
+        let found = judge(&all, true, true);
         assert_eq!((found[0].subject.as_str(), found[0].level), ("roles", Level::Note));
         assert!(found[0].message.contains("roles are not separated: all run as user 993"), "{:?}", found[0]);
         assert!(found[1..].iter().all(|finding| finding.level == Level::Ok), "{found:?}");

@@ -209,7 +209,7 @@ impl App {
             invites: List::default(),
             bans: List::default(),
             log: VecDeque::new(),
-            show: Show::All,
+            show: Show::Events,
             log_filter: String::new(),
             entry: None,
             history: History::new(usize::try_from(SPANS[SPANS.len() - 1]).unwrap_or(usize::MAX)),

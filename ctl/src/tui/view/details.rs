@@ -12,7 +12,7 @@ use super::keys;
 use super::text::spark;
 use super::theme::Theme;
 use crate::tui::app::{App, Overlay};
-use crate::tui::history::{History, Sample};
+use crate::tui::history::Sample;
 
 /// Columns of a label.
 const LABEL: usize = 12;
@@ -170,29 +170,26 @@ fn peer(text: &mut Text, app: &App, node_id: &str) {
     );
     text.field("Drops", &peer::drops(peer));
     if let Some(history) = app.peer_history.get(node_id) {
-        let graph = |value: fn(&Sample) -> Option<u64>| {
-            graph_line(app, history, text.width.saturating_sub(LABEL), value)
-        };
-        let graphs = [
-            ("Received", graph(|sample| Some(sample.rx))),
-            ("Sent", graph(|sample| Some(sample.tx))),
-            ("Round trip", graph(|sample| sample.rtt)),
+        let rate = |bytes| units::bytes(bytes) + "/s";
+        let graphs: [(_, fn(&Sample) -> Option<u64>, fn(u64) -> String); 3] = [
+            ("Received", |sample| Some(sample.rx), rate),
+            ("Sent", |sample| Some(sample.tx), rate),
+            ("Round trip", |sample| sample.rtt, units::milliseconds),
         ];
         text.field("", "");
-        for (label, graph) in graphs {
-            text.styled(label, &graph, text.theme.graph());
+        let mut tops = Vec::new();
+        for (label, value, show) in graphs {
+            let columns = history.columns(text.width.saturating_sub(LABEL), 300, app.second(), value);
+            text.styled(label, &spark(&columns), text.theme.graph());
+            tops.extend(columns.iter().flatten().max().map(|top| show(*top)));
         }
-        text.field("", "in the last five minutes");
+        text.field("", &format!("the last five minutes, up to {}", tops.join(", ")));
     }
     text.field("", "");
     text.field("Node id", &peer.node_id);
     text.field("Key", &peer.public_key);
     text.field("Endpoint", &peer.endpoint);
     text.field("Invited", &format!("{} from the founder", units::counted(peer.depth, "step")));
-}
-
-fn graph_line(app: &App, history: &History, width: usize, value: fn(&Sample) -> Option<u64>) -> String {
-    spark(&history.columns(width, 300, app.second(), value))
 }
 
 fn issued(text: &mut Text, app: &App, id: &str) {

@@ -38,7 +38,7 @@ pub(super) fn of(tab: Tab) -> Keys {
             DETAILS,
         ],
         Tab::Bans => &[("a", "ban a member"), ("x", "lift the selected ban"), DETAILS],
-        Tab::Events => &[DETAILS, ("f", "show events and log, events alone, or the log alone")],
+        Tab::Events => &[DETAILS, ("f", "show the events, the log, or both")],
     }
 }
 

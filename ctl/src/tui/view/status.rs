@@ -7,7 +7,7 @@ use ratatui::style::Style;
 use ratatui::widgets::{Paragraph, Sparkline, Widget as _};
 
 use super::details;
-use super::text::{fill, put, spark};
+use super::text::{put, spark};
 use super::theme::Theme;
 use crate::tui::app::{App, NodeLink, SPANS};
 use crate::tui::history::{History, Sample};
@@ -64,24 +64,72 @@ fn draw_graph_line(app: &App, graph: &Graph, buf: &mut Buffer, area: Rect, theme
     put(buf, area, &text, Style::new());
     let used = (text.len() as u16).min(area.width);
     let rest = Rect { x: area.x + used, width: area.width - used, ..area };
-    let values = app.history.columns(rest.width.into(), SPANS[app.span], app.second(), graph.value);
-    put(buf, rest, &spark(&values), theme.graph());
+    // Where there is room, the scale: the value of the highest column.
+    let scale = if rest.width >= 2 * SCALE { SCALE } else { 0 };
+    let [bars, top] = Layout::horizontal([Constraint::Min(0), Constraint::Length(scale)]).areas(rest);
+    let values = app.history.columns(bars.width.into(), SPANS[app.span], app.second(), graph.value);
+    put(buf, bars, &spark(&values), theme.graph());
+    put(buf, top, &format!(" max {}", units::or_dash(highest(&values).map(graph.show))), theme.quiet());
+}
+
+/// Columns of the scale beside a graph of one line.
+const SCALE: u16 = 15;
+
+/// The value that a graph reaches up to.
+fn highest(values: &[Option<u64>]) -> Option<u64> {
+    values.iter().flatten().max().copied()
 }
 
 fn draw_graph(app: &App, graph: &Graph, buf: &mut Buffer, area: Rect, theme: Theme) {
     let parts = [Constraint::Length(1), Constraint::Min(0), Constraint::Length(1)];
     let [title, bars, axis] = Layout::vertical(parts).areas(area);
-    let span = SPANS[app.span];
-    let values = app.history.columns(area.width.into(), span, app.second(), graph.value);
-    let highest = values.iter().flatten().max().copied();
     put(buf, title, &format!("{} {}", graph.title, latest(app, graph)), theme.title());
-    Sparkline::default().data(values).max(highest.unwrap_or(0).max(1)).style(theme.graph()).render(bars, buf);
-    fill(buf, axis, theme.quiet());
-    // The title has the last second; a bar is a mean, and lower than what it is a mean of.
-    let each = match History::each(area.width.into(), span) {
-        1 => "at most".to_owned(),
-        each => format!("{} means to", units::duration(each)),
+    let span = SPANS[app.span];
+    // The labels of the scale are as wide as the widest value, so that the columns stay where they are.
+    let [scale, bars] = Layout::horizontal([Constraint::Length(LABELS), Constraint::Min(0)]).areas(bars);
+    let axis = Rect { x: bars.x, width: bars.width, ..axis };
+    let values = app.history.columns(bars.width.into(), span, app.second(), graph.value);
+    let top = highest(&values);
+    Sparkline::default().data(values).max(top.unwrap_or(0).max(1)).style(theme.graph()).render(bars, buf);
+    let mut label = |y: u16, text: &str| {
+        put(buf, Rect { y, height: 1, ..scale }, &format!("{text:>8}"), theme.quiet());
     };
-    let peak = highest.map_or_else(String::new, |highest| format!(", {each} {}", (graph.show)(highest)));
-    put(buf, axis, &format!("{}{peak}", units::duration(span)), theme.quiet());
+    if let Some(top) = top.filter(|_| scale.height > 0) {
+        label(scale.y, &(graph.show)(top));
+        label(scale.bottom() - 1, "0");
+    }
+    put(buf, axis, &time_axis(axis.width.into(), span), theme.quiet());
+}
+
+/// Columns of the labels of a scale, with the gap to the graph.
+const LABELS: u16 = 9;
+
+/// What is below a graph: where its columns begin and end, and how long each is.
+fn time_axis(width: usize, span: u64) -> String {
+    let (first, last) = (format!("{} ago", units::duration(span)), "now");
+    let each = match History::each(width, span) {
+        1 => "1s a column".to_owned(),
+        // A column is lower than the highest second in it.
+        each => format!("{} a column, mean", units::duration(each)),
+    };
+    let room = width.saturating_sub(first.len() + last.len());
+    // Without room for it, how long a column is matters less than where it is.
+    let each = if each.len() + 2 <= room { each } else { String::new() };
+    format!("{first}{each:^room$}{last}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_axis_says_when_and_how_long() {
+        assert_eq!(time_axis(40, 300), "5m ago       8s a column, mean       now");
+        assert_eq!(
+            time_axis(60, 60).split_whitespace().collect::<Vec<_>>().join(" "),
+            "1m ago 1s a column now"
+        );
+        assert_eq!(time_axis(16, 300), "5m ago       now");
+        assert_eq!(time_axis(3, 300), "5m agonow");
+    }
 }

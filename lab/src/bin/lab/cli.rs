@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -148,6 +149,9 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<OsString>,
     },
+    /// Be the first process of a machine of `network`
+    #[command(name = "__init", hide = true)]
+    Init,
     /// Run I2P routers
     #[command(name = "__router", hide = true)]
     Router { config: PathBuf },
@@ -276,7 +280,15 @@ pub(crate) fn run() -> ExitCode {
         }
         Command::Sandbox { program, args } => sandboxed(&program, &args, &[]),
         Command::In { namespace, program, args } => end(Err(process::become_in(&namespace, &program, &args))),
-        Command::Machine { machine, command } => end(Err(machines::become_on(&machine, &command))),
+        Command::Machine { machine, command } => match machines::run_on(&machine, &command) {
+            // As a shell tells it.
+            Ok(status) => {
+                let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+                ExitCode::from(u8::try_from(code).unwrap_or(1))
+            }
+            Err(failure) => end(Err(failure)),
+        },
+        Command::Init => end(machines::init()),
         Command::Router { config } => end(router(&config)),
         Command::Intrude(intrusion) => end(intruder::run(&intrusion)),
         Command::ServeTcp { address } => end(probe::serve_tcp(address)),

@@ -13,6 +13,7 @@ use i2plan_ipc::api::meshd::{self, EventKind, InviteState};
 use i2plan_ipc::api::order::Order;
 use i2plan_ipc::remedy::AskInviter;
 use i2plan_ipc::secret::SecretText;
+use i2plan_ipc::version::utc;
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::invite::{InviteGrant, InviteKey, Uses};
 use i2plan_proto::join::Refusal;
@@ -174,7 +175,8 @@ fn report(invite: &IssuedInvite, unix: u64) -> meshd::IssuedInvite {
 
 /// An invite, for users.
 fn describe(code: SecretText, grant: &InviteGrant, founded: bool) -> meshd::Invite {
-    info!(invite = %grant.key.id(), expires_at = grant.expires_at, uses = grant.uses.limit(), "made an invite");
+    let expires = utc(grant.expires_at);
+    info!(invite = %grant.key.id(), expires, uses = grant.uses.limit(), "made an invite");
     meshd::Invite {
         invite: code,
         id: grant.key.id().to_string(),
