@@ -115,6 +115,8 @@ pub struct Tund {
     waiting: Mutex<Option<Session>>,
     /// The session for control messages, which is only kept here.
     control: Mutex<Option<Session>>,
+    /// What peers that report are sent whatever they report, bytes a second.
+    fixed_rate: Option<f64>,
     /// What meshd has told, if it has: the data path may come later.
     limits: Mutex<Option<Limits>>,
     fatal: mpsc::Sender<EndReason>,
@@ -196,6 +198,7 @@ impl Tund {
             bridge,
             resumable: Mutex::new(start.interface),
             fd_store: start.fd_store,
+            fixed_rate: None,
             running: Mutex::new(None),
             roster: Mutex::new(None),
             unkept: AtomicBool::new(false),
@@ -205,6 +208,13 @@ impl Tund {
             limits: Mutex::new(None),
             fatal,
         }
+    }
+
+    /// Has it send at a rate that does not follow the paths, in bytes a second.
+    #[must_use]
+    pub fn with_fixed_rate(mut self, rate: Option<f64>) -> Self {
+        self.fixed_rate = rate;
+        self
     }
 
     /// Goes on with the interface that was there at the start, if there was one: as soon as `keyd` leases its key, and
@@ -326,6 +336,7 @@ impl Tund {
         };
         let now = Instant::now();
         let mut tunnel = Tunnel::new(key, Subnets::of(&interface), now);
+        tunnel.set_fixed_rate(self.fixed_rate);
         if let Some(limits) = *self.limits.lock().await {
             tunnel.set_limit(usize::try_from(limits.tunnels).unwrap_or(usize::MAX), now);
         }
