@@ -106,7 +106,8 @@ pub const RATE_VARIABLE: &str = "I2PLAN_LAB_SENDING_RATE";
 pub fn fixed_rate(value: Option<OsString>) -> Result<Option<f64>, String> {
     let Some(value) = value else { return Ok(None) };
     let rate = value.to_str().and_then(|text| text.parse::<u32>().ok()).filter(|rate| *rate > 0);
-    let rate = rate.ok_or_else(|| format!("{RATE_VARIABLE}={value:?}: must be a number of kbit/s, 1 or more"))?;
+    let rate =
+        rate.ok_or_else(|| format!("{RATE_VARIABLE}={value:?}: must be a number of kbit/s, 1 or more"))?;
     Ok(Some(f64::from(rate) * 1000.0 / 8.0))
 }
 

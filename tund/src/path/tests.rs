@@ -6,9 +6,7 @@ use i2plan_proto::path_report::{EarlierArrival, PathReport};
 use proptest::prelude::*;
 
 use super::controller::{CEILING, Controller, FLOOR};
-use super::emulation::{
-    FALL, RISE, Spec, bad, busy, good, lab, long_outage, outage, route, steps, usual,
-};
+use super::emulation::{FALL, RISE, Spec, bad, busy, good, lab, long_outage, outage, route, steps, usual};
 use super::reporter::Content;
 use super::sim::{Kind, World, median};
 
@@ -255,7 +253,9 @@ fn sharing(table: &mut Table) {
 }
 
 fn outages(table: &mut Table) {
-    for (spec, end, label, first) in [(outage(), 42.0, "2 s", ["3", "-2"]), (long_outage(), 60.0, "20 s", ["3", "-4"])] {
+    for (spec, end, label, first) in
+        [(outage(), 42.0, "2 s", ["3", "-2"]), (long_outage(), 60.0, "20 s", ["3", "-4"])]
+    {
         let median_of =
             |load, oracle| median((1..=5).map(|seed| recovered(&spec, load, oracle, seed, end)).collect());
         let row = format!("outage {label}, UDP x2: round trips to 0.9");
