@@ -314,3 +314,45 @@ impl Shell {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use i2plan_proto::destination::{Destination, base64};
+    use i2plan_proto::sam::datagram;
+    use i2plan_tund::path::emulation::good;
+
+    use super::*;
+
+    #[test]
+    fn datagrams_cross_the_path_and_nothing_else_of_it_is_shared() {
+        let mut emulator = Emulator::new(&Spec { loss: 0.0, ..good() }, 1);
+        let destination = |seed: u8| Destination { padding: [seed; 32], signing_key: [seed; 32] };
+        for (seed, side) in [(1, Side::Near), (2, Side::Near), (3, Side::Far)] {
+            let end = emulator.add_end(side);
+            let key = base64().encode(&[&destination(seed).to_i2p()[..], &[0; 64]].concat());
+            let create = format!("SESSION CREATE STYLE=RAW ID=s DESTINATION={key} HOST=127.0.0.1 PORT=9");
+            let answer = emulator.bridge.handle_line(end, u64::from(seed), &create).unwrap();
+            assert!(answer.contains("RESULT=OK"), "{answer}");
+        }
+        let ms = Duration::from_millis;
+        for to in [2, 3] {
+            // Over the bottleneck more than half of its queue.
+            for _ in 0..300 {
+                emulator.handle_datagram(0, &datagram::encode("s", &destination(to), &[0; 1250]), ms(0));
+            }
+        }
+        let mut arrived = [0; 3];
+        let (mut first, mut last) = ([None; 3], ms(0));
+        while let Some(now) = emulator.poll_timeout() {
+            emulator.handle_timeout(now);
+            while let Some(datagram) = emulator.poll_transmit(now) {
+                arrived[datagram.to] += 1;
+                first[datagram.to].get_or_insert(now.as_millis());
+                last = now;
+            }
+        }
+        assert_eq!(arrived, [0, 300, 300]);
+        assert_eq!(first, [None, Some(150), Some(152)], "beside, and over the bottleneck");
+        assert_eq!(last.as_millis(), 900, "300 datagrams of 2.5 ms, and half a round trip");
+    }
+}
