@@ -60,13 +60,17 @@ pub enum PathName {
     LongOutage,
     /// 1 Mbit/s, 300 ms and 300 ms more every other 40 s, 1 % loss
     Route,
+    /// As `good`; a node sends to two others at the same time
+    Shared,
+    /// As `good`; two nodes send to a third, one of them 20 s later
+    SharedDistant,
 }
 
 impl PathName {
     fn spec(self) -> Spec {
         match self {
             Self::Lab => emulation::lab(),
-            Self::Good => emulation::good(),
+            Self::Good | Self::Shared | Self::SharedDistant => emulation::good(),
             Self::Usual => emulation::usual(),
             Self::Bad => emulation::bad(),
             Self::Steps => emulation::steps(),
@@ -84,6 +88,7 @@ impl PathName {
             Self::Outage => OUTAGE as u64 + 40,
             Self::LongOutage => OUTAGE as u64 + 60,
             Self::Route => 160,
+            Self::Shared | Self::SharedDistant => 120,
         }
     }
 
@@ -93,6 +98,7 @@ impl PathName {
             // The load that shows the path's changes, and one that reacts to them.
             Self::Outage | Self::LongOutage => &CHANGES,
             Self::Steps | Self::Route => &CHANGES[..1],
+            Self::Shared | Self::SharedDistant => &[],
         }
     }
 }
@@ -252,8 +258,12 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let seconds = options.seconds.max(options.path.least());
     let warm = if options.path.least() > 0 { 2 } else { WARM.min(seconds / 3) };
     let progress = Progress::new();
-    progress.step(format!("starting two nodes on {WHAT}"));
+    progress.step(format!("starting nodes on {WHAT}"));
     let path = Path::start(&spec, options.seed)?;
+    if matches!(options.path, PathName::Shared | PathName::SharedDistant) {
+        let described = describe(&options, &spec);
+        return share(&options, described, path, seconds, &progress).await;
+    }
     let mut lab = Lab::on_path(&path, &[Side::Near, Side::Far]).await?;
     lab.nodes[1].join_by(&lab.nodes[0]).await?;
     let target = lab.nodes[1].address().await?;
@@ -300,6 +310,104 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         println!("{text}");
     } else {
         print(&report);
+    }
+    lab.stop().await
+}
+
+fn describe(options: &Options, spec: &Spec) -> Description {
+    Description {
+        name: options.path,
+        rate_mbit: spec.most() / 1e6,
+        round_trip_ms: spec.round_trip * 1000.0,
+        jitter_ms: spec.jitter * 1000.0,
+        loss: spec.loss,
+        loss_burst: spec.burst,
+        queue_s: spec.queue,
+        seed: options.seed,
+    }
+}
+
+/// What two tunnels over one path get of it.
+#[derive(Debug, Serialize)]
+struct Shares {
+    what: &'static str,
+    path: Description,
+    /// Of these the last 60 are counted.
+    seconds: u64,
+    path_mbit: f64,
+    /// In datagrams.
+    goodput_mbit: [f64; 2],
+    goodput_by_path: f64,
+    jain_index: f64,
+}
+
+/// How much of the end of a load that shares the path is counted, seconds.
+const COUNTED: u64 = 60;
+
+/// Two tunnels, of one node or of two, each of which is offered twice the path's rate.
+async fn share(
+    options: &Options,
+    description: Description,
+    path: Path,
+    seconds: u64,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let (sides, pairs, later) = match options.path {
+        PathName::Shared => ([Side::Near, Side::Far, Side::Far], [(0, 1), (0, 2)], 0),
+        _ => ([Side::Near, Side::Near, Side::Far], [(0, 2), (1, 2)], 20),
+    };
+    let lab = Lab::on_path(&path, &sides).await?;
+    for node in &lab.nodes[1..] {
+        node.join_by(&lab.nodes[0]).await?;
+    }
+    for (from, to) in pairs {
+        ping(&lab.nodes[from], lab.nodes[to].address().await?, 1, true).await?;
+    }
+    progress.step(format!("two tunnels for {seconds} s, each offered twice the path's rate"));
+    let rate = (2e6 * description.rate_mbit / (8.0 * MESSAGE)) as u32;
+    let one = async |number: usize, later: u64| {
+        let (from, to) = pairs[number];
+        let port = PORT + u16::try_from(number).unwrap_or(0);
+        let target = SocketAddr::new(lab.nodes[to].address().await?, port).to_string();
+        let lasts = seconds - later;
+        let words = ["__udp-count", &target, &(lasts - COUNTED.min(lasts)).to_string(), &lasts.to_string()];
+        let mut sink = lab.nodes[to].start_probe(&words.map(ToOwned::to_owned))?;
+        sink.first_line().await?;
+        tokio::time::sleep(Duration::from_secs(later)).await;
+        let words = [
+            "__udp-source",
+            &target,
+            &UDP_PAYLOAD.to_string(),
+            &seconds.to_string(),
+            "--rate",
+            &rate.to_string(),
+        ];
+        let mut source = lab.nodes[from].start_probe(&words.map(ToOwned::to_owned))?;
+        let arrived: Arrived = sink.next_json().await?;
+        source.kill().await?;
+        sink.kill().await?;
+        let payload = mbit(arrived.bytes, Duration::from_secs_f64(arrived.seconds));
+        Ok::<_, Failure>(payload * MESSAGE / f64::from(UDP_PAYLOAD))
+    };
+    let (first, second) = tokio::try_join!(one(0, 0), one(1, later))?;
+    progress.done();
+    let shares = Shares {
+        what: WHAT,
+        seconds,
+        path_mbit: description.rate_mbit,
+        goodput_mbit: [first, second],
+        goodput_by_path: (first + second) / description.rate_mbit,
+        jain_index: (first + second).powi(2) / (2.0 * (first * first + second * second)),
+        path: description,
+    };
+    if options.json {
+        let text = serde_json::to_string_pretty(&shares).map_err(|error| Failure::new(error.to_string()))?;
+        println!("{text}");
+    } else {
+        println!(
+            "{WHAT}\n{:.2} and {:.2} of {:.2} Mbit/s in datagrams, Jain's index {:.3}",
+            first, second, shares.path_mbit, shares.jain_index
+        );
     }
     lab.stop().await
 }
@@ -434,16 +542,7 @@ impl Bench {
         let (udp_2x_by_1x, udp_4x_by_1x) = (by_1x("udp_2x"), by_1x("udp_4x"));
         Report {
             what: WHAT,
-            path: Description {
-                name: options.path,
-                rate_mbit: self.spec.most() / 1e6,
-                round_trip_ms: self.spec.round_trip * 1000.0,
-                jitter_ms: self.spec.jitter * 1000.0,
-                loss: self.spec.loss,
-                loss_burst: self.spec.burst,
-                queue_s: self.spec.queue,
-                seed: options.seed,
-            },
+            path: describe(options, &self.spec),
             seconds: self.seconds,
             counted_from: self.warm,
             loads,
