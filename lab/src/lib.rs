@@ -10,7 +10,8 @@
 //! * [`traffic`]: what nodes send each other over their tunnels.
 //! * [`intruder`]: somebody in a daemon's place, who tries its sandbox.
 //! * [`machines`]: a network on which a person runs nodes by hand.
-//! * [`demo`], [`mod@bench`], [`bench_ctl`]: what else users run.
+//! * [`mod@path`]: an emulated path in the place of routers; [`load`]: what is sent over it.
+//! * [`demo`], [`mod@bench`], [`bench_path`], [`bench_ctl`]: what else users run.
 //! * [`sim`]: meshes of a thousand in virtual time.
 //! * [`soak`]: a network for hours, while everything fails in turn.
 //! * [`systemd`]: the packages on real systems under systemd.
@@ -27,13 +28,16 @@ use std::path::Path;
 pub mod attack;
 pub mod bench;
 pub mod bench_ctl;
+pub mod bench_path;
 pub mod build;
 pub mod demo;
 pub mod i2p;
 pub mod intruder;
+pub mod load;
 pub mod machines;
 pub mod netns;
 pub mod node;
+pub mod path;
 pub mod population;
 pub mod probe;
 pub mod process;

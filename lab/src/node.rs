@@ -17,6 +17,7 @@ use crate::i2p::router::{NETWORK, SAM, SamBridge};
 use crate::i2p::sam::{Session as Witness, Style, TRANSIENT};
 use crate::i2p::{PORT, PrivateNetwork, Router};
 use crate::netns::Network;
+use crate::path::{Path as EmulatedPath, Side};
 use crate::process::{Child, Output, Spawn, current_program};
 use crate::sandbox::{DIRECTORY, bin};
 use crate::{Failure, tail, wait};
@@ -82,8 +83,32 @@ impl Lab {
         install_programs()?;
         let network = Network::create(INTERNET_ADDRESSES).await?;
         let i2p = PrivateNetwork::start(Path::new(DIRECTORY), &network, routers).await?;
+        Ok(Self::new(network, i2p))
+    }
+
+    /// Starts nodes on an emulated path, with no routers, and waits until their sessions are open.
+    ///
+    /// # Errors
+    /// If something does not start.
+    pub async fn on_path(path: &EmulatedPath, sides: &[Side]) -> Result<Self, Failure> {
+        install_programs()?;
+        let network = Network::create(INTERNET_ADDRESSES).await?;
+        let mut lab = Self::new(network, PrivateNetwork::none(Path::new(DIRECTORY)));
+        for side in sides {
+            let number = lab.next_number()?;
+            let name = format!("n{number}");
+            let address = lab.network.add_node(&name, number).await?;
+            path.attach(&name, *side)?;
+            let node = Node::new(name, number, address, None, &lab)?;
+            lab.start_node(node)?;
+        }
+        lab.ready().await?;
+        Ok(lab)
+    }
+
+    fn new(network: Network, i2p: PrivateNetwork) -> Self {
         let (nodes, strangers) = (Vec::new(), Vec::new());
-        Ok(Self {
+        Self {
             network,
             i2p,
             nodes,
@@ -92,7 +117,7 @@ impl Lab {
             bridge: SamBridge::USUAL,
             sam_address: SAM.to_string(),
             strangers,
-        })
+        }
     }
 
     /// The routers of the network.
@@ -488,6 +513,9 @@ pub struct Node {
     /// The group that may control it.
     pub group: u32,
     log_filter: Option<String>,
+    /// What it sends to peers that report, kbit/s, for daemons that are started from now on; none for what the path
+    /// carries.
+    pub sending_rate: Option<u32>,
     /// A file with the passphrase of its keys, for daemons that are started from now on.
     pub passphrase: Option<PathBuf>,
     /// The style of its datagrams, if it has static peers.
@@ -518,7 +546,7 @@ impl Node {
         let (uids, group, rpc_uid) = ([1, 2, 3].map(|daemon| first + daemon), first + 4, first + 5);
         let (router_uid, connector_uid, web_uid) = (first + 6, first + 7, first + 8);
         let (log_filter, routers) = (lab.log_filter.clone(), lab.routers());
-        let (passphrase, static_style, supervisor) = (None, None, None);
+        let (sending_rate, passphrase, static_style, supervisor) = (None, None, None, None);
         Ok(Self {
             name,
             address,
@@ -529,6 +557,7 @@ impl Node {
             connector_uid,
             group,
             log_filter,
+            sending_rate,
             passphrase,
             static_style,
             directory,
@@ -628,6 +657,9 @@ impl Node {
         }
         if let Some(filter) = &self.log_filter {
             supervisor = supervisor.variable("I2PLAN_LOG", filter);
+        }
+        if let Some(rate) = self.sending_rate {
+            supervisor = supervisor.variable(i2plan_tund::options::RATE_VARIABLE, &rate.to_string());
         }
         self.supervisor = Some(supervisor.start()?);
         Ok(())

@@ -58,6 +58,7 @@ pub fn run(options: &options::Options) -> Result<(), End> {
     hardening::harden()?;
     logging::init()?;
     privileges::start().map_err(EndReason::Privileges)?;
+    let fixed_rate = options::fixed_rate(std::env::var_os(options::RATE_VARIABLE)).map_err(End::usage)?;
     let meshd =
         users::user_id(&options.meshd_user).map_err(|error| End::usage(format!("--meshd-user: {error}")))?;
     hardening::lock_memory();
@@ -77,7 +78,7 @@ pub fn run(options: &options::Options) -> Result<(), End> {
         let for_wg = for_wg.map(|listener| uapi::Socket::open(listener, &options.interface)).transpose()?;
         let (fatal, mut reason) = mpsc::channel(1);
         let host = host::Host::open(options.allow_overlap)?;
-        let service = Arc::new(service::Tund::new(
+        let service = service::Tund::new(
             &options.keyd_socket,
             options.interface.clone(),
             static_peers,
@@ -86,7 +87,8 @@ pub fn run(options: &options::Options) -> Result<(), End> {
             host,
             start,
             fatal.clone(),
-        ));
+        );
+        let service = Arc::new(service.with_fixed_rate(fixed_rate));
         if resumed {
             sandbox::before_packets()?;
         } else {

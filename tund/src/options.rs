@@ -95,6 +95,22 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<Options>
     Ok(Parsed::Run(options))
 }
 
+/// The rate at which peers that report are sent to whatever they report, kbit/s. In the laboratory's part of the
+/// environment, so that nobody sets it by mistake: a path whose rate is lower loses the rest.
+pub const RATE_VARIABLE: &str = "I2PLAN_LAB_SENDING_RATE";
+
+/// Reads [`RATE_VARIABLE`]; returns bytes a second.
+///
+/// # Errors
+/// If the value is no rate.
+pub fn fixed_rate(value: Option<OsString>) -> Result<Option<f64>, String> {
+    let Some(value) = value else { return Ok(None) };
+    let rate = value.to_str().and_then(|text| text.parse::<u32>().ok()).filter(|rate| *rate > 0);
+    let rate =
+        rate.ok_or_else(|| format!("{RATE_VARIABLE}={value:?}: must be a number of kbit/s, 1 or more"))?;
+    Ok(Some(f64::from(rate) * 1000.0 / 8.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +136,15 @@ mod tests {
         assert!(read(&["--sam-address", "localhost"]).is_err());
         assert_eq!(read(&["--version"]), Ok(Parsed::Version));
         assert_eq!(read(&["-h"]), Ok(Parsed::Help));
+    }
+
+    #[test]
+    fn a_fixed_rate_is_a_number_of_kbit_a_second() {
+        assert_eq!(fixed_rate(None), Ok(None));
+        assert_eq!(fixed_rate(Some("3880".into())), Ok(Some(485_000.0)));
+        for bad in ["", "0", "-1", "4 Mbit/s"] {
+            assert!(fixed_rate(Some(bad.into())).unwrap_err().contains(RATE_VARIABLE), "{bad:?}");
+        }
     }
 
     #[test]

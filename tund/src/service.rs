@@ -125,6 +125,8 @@ pub struct Tund {
     waiting: Mutex<Option<Session>>,
     /// The session for control messages, which is only kept here.
     control: Mutex<Option<Session>>,
+    /// What peers that report are sent whatever they report, bytes a second.
+    fixed_rate: Option<f64>,
     /// What meshd has told, if it has: the data path may come later.
     limits: Mutex<Option<Limits>>,
     fatal: mpsc::Sender<EndReason>,
@@ -218,6 +220,7 @@ impl Tund {
             bridge,
             resumable: Mutex::new(start.interface),
             fd_store: start.fd_store,
+            fixed_rate: None,
             running: Mutex::new(None),
             roster: Mutex::new(None),
             unkept: AtomicBool::new(false),
@@ -228,6 +231,13 @@ impl Tund {
             limits: Mutex::new(None),
             fatal,
         }
+    }
+
+    /// Has it send at a rate that does not follow the paths, in bytes a second.
+    #[must_use]
+    pub fn with_fixed_rate(mut self, rate: Option<f64>) -> Self {
+        self.fixed_rate = rate;
+        self
     }
 
     /// Goes on with the interface that was there at the start, if there was one: as soon as `keyd` leases its key, and
@@ -351,6 +361,7 @@ impl Tund {
         };
         let now = Instant::now();
         let mut tunnel = Tunnel::new(key, Some(Subnets::of(&interface)), now);
+        tunnel.set_fixed_rate(self.fixed_rate);
         if let Some(limits) = *self.limits.lock().await {
             tunnel.set_limit(usize::try_from(limits.tunnels).unwrap_or(usize::MAX), now);
         }

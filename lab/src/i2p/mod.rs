@@ -77,6 +77,12 @@ impl PrivateNetwork {
         Ok(Self { directory: directory.to_owned(), routers, _transit: transit })
     }
 
+    /// None at all, for nodes whose bridges are something else.
+    #[must_use]
+    pub fn none(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), routers: Routers::default(), _transit: Vec::new() }
+    }
+
     /// What its routers are.
     #[must_use]
     pub fn routers(&self) -> Routers {

@@ -6,6 +6,7 @@
 pub mod controller;
 mod delays;
 mod ecn;
+pub mod emulation;
 mod flight;
 pub mod flow_queues;
 pub mod node_limit;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use i2plan_proto::path_report::PathReport;
 
 use super::controller::{CEILING, Controller};
+use super::emulation::{Jitter, Losses, Random, Spec, Stalls};
 use super::flow_queues::FlowQueues;
 use super::node_limit::NodeLimit;
 use super::reporter::{Content, Reporter};
@@ -33,65 +34,6 @@ const TICK: f64 = 0.1;
 /// How long a packet may wait, seconds.
 const MAX_AGE: f64 = 30.0;
 
-/// Pseudorandom numbers (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ z >> 31) >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    fn gauss(&mut self) -> f64 {
-        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
-        radius * (std::f64::consts::TAU * self.uniform()).cos()
-    }
-}
-
-/// What a path is like. Rates are in bits a second, times in seconds.
-#[derive(Clone)]
-pub(super) struct Spec {
-    pub(super) rate: fn(f64) -> f64,
-    pub(super) round_trip: f64,
-    /// Both directions together.
-    pub(super) jitter: f64,
-    pub(super) loss: f64,
-    /// Mean length of a row of losses.
-    pub(super) burst: f64,
-    /// At the largest rate.
-    pub(super) queue: f64,
-    pub(super) outage: fn(f64) -> bool,
-    pub(super) longer: fn(f64) -> f64,
-    pub(super) stalls: Option<Stalls>,
-}
-
-impl Spec {
-    pub(super) fn new(rate: fn(f64) -> f64, round_trip: f64, loss: f64) -> Self {
-        Self {
-            rate,
-            round_trip,
-            jitter: 0.0,
-            loss,
-            burst: 1.0,
-            queue: 1.0,
-            outage: |_| false,
-            longer: |_| 0.0,
-            stalls: None,
-        }
-    }
-}
-
-/// Nothing moves now and then, as on machines that are busy with other work: exponentially distributed pauses at
-/// exponentially distributed distances. Means, seconds.
-#[derive(Clone, Copy)]
-pub(super) struct Stalls {
-    pub(super) every: f64,
-    pub(super) last: f64,
-}
-
 /// A place where that happens.
 #[derive(Default)]
 struct Stall {
@@ -111,25 +53,6 @@ impl Stall {
     }
 }
 
-/// A correlated process (Ornstein-Uhlenbeck, 2 s), within bounds.
-#[derive(Default)]
-struct Jitter {
-    value: f64,
-    at: f64,
-}
-
-impl Jitter {
-    fn next(&mut self, now: f64, bound: f64, random: &mut Random) -> f64 {
-        if bound == 0.0 {
-            return 0.0;
-        }
-        let keep = (-(now - self.at) / 2.0).exp();
-        self.at = now;
-        self.value = self.value * keep + random.gauss() * bound / 1.6 * (1.0 - keep * keep).max(0.0).sqrt();
-        self.value.clamp(-bound, bound)
-    }
-}
-
 struct Path {
     spec: Spec,
     random: Random,
@@ -142,27 +65,12 @@ struct Path {
     backward_last: f64,
     /// At the bottleneck, at the receiver and on the way back.
     stalls: [Stall; 3],
-    losing: bool,
-    lost_at: f64,
+    losses: Losses,
     /// Time of departure and delay of each packet.
     delays: Vec<(f64, f64)>,
 }
 
 impl Path {
-    fn loses(&mut self, now: f64) -> bool {
-        let Spec { loss, burst, .. } = self.spec;
-        let random = self.random.uniform();
-        // A row of losses does not wait for packets.
-        self.losing &= now - self.lost_at < 1.0;
-        self.lost_at = now;
-        if burst <= 1.0 {
-            return random < loss;
-        }
-        self.losing =
-            if self.losing { random >= 1.0 / burst } else { random < loss / (burst * (1.0 - loss)) };
-        self.losing
-    }
-
     /// When what goes back now arrives, if it does.
     fn back(&mut self, now: f64) -> Option<f64> {
         if self.random.uniform() < self.spec.loss || (self.spec.outage)(now) {
@@ -478,11 +386,10 @@ impl World {
     }
 
     pub(super) fn add_path(&mut self, spec: Spec, seed: u64) -> usize {
-        let most = [0.0, 30.0, 50.0].into_iter().map(spec.rate).fold(0.0, f64::max);
         self.paths.push(Path {
-            room: spec.queue * most / 8.0,
+            room: spec.queue * spec.most() / 8.0,
             spec,
-            random: Random(seed),
+            random: Random::new(seed),
             queue: VecDeque::new(),
             queued: 0.0,
             forward: Jitter::default(),
@@ -490,8 +397,7 @@ impl World {
             forward_last: 0.0,
             backward_last: 0.0,
             stalls: Default::default(),
-            losing: false,
-            lost_at: 0.0,
+            losses: Losses::default(),
             delays: Vec::new(),
         });
         self.paths.len() - 1
@@ -769,7 +675,8 @@ impl World {
         packet.waited += now - since;
         path.queued -= packet.len as f64;
         path.delays.push((now, now - since));
-        if !path.loses(now) && !(path.spec.outage)(now) {
+        let lost = path.losses.loses(now, &path.spec, &mut path.random);
+        if !lost && !(path.spec.outage)(now) {
             let jitter = path.forward.next(now, path.spec.jitter / 2.0, &mut path.random);
             let time = now + path.spec.round_trip / 2.0 + (path.spec.longer)(now) + jitter;
             let time = path.forward_last.max(time);

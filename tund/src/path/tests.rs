@@ -6,42 +6,9 @@ use i2plan_proto::path_report::{EarlierArrival, PathReport};
 use proptest::prelude::*;
 
 use super::controller::{CEILING, Controller, FLOOR};
+use super::emulation::{FALL, RISE, Spec, bad, busy, good, lab, long_outage, outage, route, steps, usual};
 use super::reporter::Content;
-use super::sim::{Kind, Spec, Stalls, World, median};
-
-fn lab() -> Spec {
-    Spec { queue: 0.1, ..Spec::new(|_| 60e6, 0.002, 0.0) }
-}
-
-/// The same while the routers and everything else share the processors, of which it gets three quarters.
-fn busy() -> Spec {
-    Spec { queue: 0.3, stalls: Some(Stalls { every: 0.03, last: 0.01 }), ..lab() }
-}
-
-fn good() -> Spec {
-    Spec::new(|_| 4e6, 0.3, 0.005)
-}
-
-fn usual() -> Spec {
-    Spec { jitter: 0.2, ..Spec::new(|_| 1e6, 0.8, 0.02) }
-}
-
-fn bad() -> Spec {
-    Spec { jitter: 0.5, burst: 4.0, ..Spec::new(|_| 256e3, 1.5, 0.05) }
-}
-
-/// When the rate falls and rises again.
-const FALL: f64 = 40.0;
-const RISE: f64 = 60.0;
-
-fn steps() -> Spec {
-    Spec::new(|now| if (FALL..RISE).contains(&now) { 1e6 } else { 4e6 }, 0.3, 0.005)
-}
-
-fn route() -> Spec {
-    let longer = |now: f64| if (now / 40.0) as u64 % 2 == 1 { 0.3 } else { 0.0 };
-    Spec { longer, ..Spec::new(|_| 1e6, 0.3, 0.01) }
-}
+use super::sim::{Kind, World, median};
 
 /// What goes over a tunnel: flows of a kind, UDP at a multiple of the path's rate.
 #[derive(Clone, Copy)]
@@ -286,9 +253,9 @@ fn sharing(table: &mut Table) {
 }
 
 fn outages(table: &mut Table) {
-    let two = Spec { outage: |now| (40.0..42.0).contains(&now), ..good() };
-    let twenty = Spec { outage: |now| (40.0..60.0).contains(&now), ..good() };
-    for (spec, end, label, first) in [(two, 42.0, "2 s", ["3", "-2"]), (twenty, 60.0, "20 s", ["3", "-4"])] {
+    for (spec, end, label, first) in
+        [(outage(), 42.0, "2 s", ["3", "-2"]), (long_outage(), 60.0, "20 s", ["3", "-4"])]
+    {
         let median_of =
             |load, oracle| median((1..=5).map(|seed| recovered(&spec, load, oracle, seed, end)).collect());
         let row = format!("outage {label}, UDP x2: round trips to 0.9");

@@ -131,6 +131,11 @@ impl Tunnel {
         }
     }
 
+    /// Sends to peers that report at a rate that does not follow their paths, in bytes a second.
+    pub fn set_fixed_rate(&mut self, rate: Option<f64>) {
+        self.pacer.set_fixed_rate(rate);
+    }
+
     /// Sends through another SAM session from now on.
     pub fn set_session(&mut self, id: SessionId, now: Instant) {
         for peer in self.peers.iter_mut() {

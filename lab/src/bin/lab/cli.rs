@@ -14,8 +14,8 @@ use lab::i2p::LOG_VARIABLE;
 use lab::i2p::kind::{ROUTER_VARIABLE, Routers};
 use lab::node::PROGRAMS_VARIABLE;
 use lab::{
-    Failure, attack, bench, bench_ctl, build, demo, i2p, intruder, machines, probe, process, sandbox, sim,
-    sizes, soak, systemd,
+    Failure, attack, bench, bench_ctl, bench_path, build, demo, i2p, intruder, load, machines, probe,
+    process, sandbox, sim, sizes, soak, systemd,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::Targets;
@@ -75,6 +75,18 @@ enum Command {
         /// Measure bare repliable datagrams of different sizes instead, alone and beside other traffic
         #[arg(long)]
         sizes: bool,
+        /// Measure the tunnel over an emulated path instead, which is not I2P
+        #[arg(long, value_enum, conflicts_with = "sizes")]
+        path: Option<bench_path::PathName>,
+        /// How long each load lasts on an emulated path; some paths take longer
+        #[arg(long, default_value_t = 60, requires = "path", value_parser = clap::value_parser!(u64).range(6..=600))]
+        seconds: u64,
+        /// The queue of the emulated path, in seconds at its rate [default: 1; `lab`: 0.1]
+        #[arg(long, requires = "path", value_parser = queue)]
+        queue: Option<f64>,
+        /// All chance on the emulated path follows from it
+        #[arg(long, default_value_t = 1, requires = "path")]
+        seed: u64,
         #[command(flatten)]
         router: RouterOption,
         /// Print the result for a program
@@ -177,6 +189,18 @@ enum Command {
         #[arg(long)]
         rate: Vec<u32>,
     },
+    #[command(name = "__tcp-sink", hide = true)]
+    TcpSink { address: SocketAddr, warm: u64, seconds: u64 },
+    #[command(name = "__udp-count", hide = true)]
+    UdpCount { address: SocketAddr, warm: u64, seconds: u64 },
+    #[command(name = "__tcp-source", hide = true)]
+    TcpSource { address: SocketAddr, flows: usize, congestion: String, seconds: u64 },
+    #[command(name = "__has-congestion-control", hide = true)]
+    HasCongestionControl { name: String },
+    #[command(name = "__udp-echo", hide = true)]
+    UdpEcho { address: SocketAddr },
+    #[command(name = "__udp-ping", hide = true)]
+    UdpPing { address: SocketAddr, every_ms: u64, seconds: u64 },
     #[command(name = "__raw-sink", hide = true)]
     RawSink,
     #[command(name = "__datagram-echo", hide = true)]
@@ -268,8 +292,11 @@ pub(crate) fn run() -> ExitCode {
             inner(demo::run(Options { nodes, tunnel_length, keep, json }))
         }
         Command::Network { machines, router: _ } => inner(machines::run(machines)),
-        Command::Bench { sizes: false, router: _, json } => inner(bench::run(json)),
-        Command::Bench { sizes: true, router: _, json } => inner(sizes::run(json)),
+        Command::Bench { path: Some(path), seconds, queue, seed, json, .. } => {
+            inner(bench_path::run(bench_path::Options { path, seconds, queue, seed, json }))
+        }
+        Command::Bench { sizes: false, json, .. } => inner(bench::run(json)),
+        Command::Bench { sizes: true, json, .. } => inner(sizes::run(json)),
         Command::BenchCtl { json } => inner(bench_ctl::run(json)),
         Command::Attack { json } => inner(attack::mesh::run(json)),
         Command::Soak { options, router: _ } => in_sandbox(soak::run(options)),
@@ -297,6 +324,20 @@ pub(crate) fn run() -> ExitCode {
         Command::UdpSource { address, len, seconds, rate } => {
             end(block_on(probe::udp_source(address, len, &rate, Duration::from_secs(seconds))))
         }
+        Command::TcpSink { address, warm, seconds } => {
+            end(load::tcp_sink(address, Duration::from_secs(warm), Duration::from_secs(seconds)))
+        }
+        Command::UdpCount { address, warm, seconds } => {
+            end(load::udp_count(address, Duration::from_secs(warm), Duration::from_secs(seconds)))
+        }
+        Command::TcpSource { address, flows, congestion, seconds } => {
+            end(load::tcp_source(address, flows, &congestion, Duration::from_secs(seconds)))
+        }
+        Command::HasCongestionControl { name } => end(load::has_congestion_control(&name)),
+        Command::UdpEcho { address } => end(load::udp_echo(address)),
+        Command::UdpPing { address, every_ms, seconds } => {
+            end(load::udp_ping(address, Duration::from_millis(every_ms), Duration::from_secs(seconds)))
+        }
         Command::RawSink => end(block_on(probe::raw_sink())),
         Command::DatagramEcho => end(block_on(sizes::echo())),
         Command::DatagramSource { destination } => end(block_on(sizes::source(&destination))),
@@ -309,6 +350,12 @@ pub(crate) fn run() -> ExitCode {
             end(block_on(probe::raw_source(&destination, len, &rate, Duration::from_secs(seconds))))
         }
     }
+}
+
+/// Reads the length of a queue in seconds.
+fn queue(text: &str) -> Result<f64, String> {
+    let queue = text.parse().ok().filter(|queue| (0.01..=10.0).contains(queue));
+    queue.ok_or_else(|| "must be a number of seconds from 0.01 to 10".to_owned())
 }
 
 fn simulate(options: sim::Options, json: bool) -> Result<(), Failure> {

@@ -88,6 +88,8 @@ pub(super) struct Pacer {
     reporting: Vec<u32>,
     /// What those may be sent together.
     limit: NodeLimit,
+    /// What each of them is sent whatever it reports, bytes a second.
+    fixed_rate: Option<f64>,
     /// When one of them may have something to be done.
     due: Duration,
     spare: Vec<Vec<u8>>,
@@ -161,12 +163,19 @@ impl Pacer {
             paced: VecDeque::new(),
             reporting: Vec::new(),
             limit: NodeLimit::default(),
+            fixed_rate: None,
             due: Duration::MAX,
             spare: Vec::new(),
             seed: RandomState::new().build_hasher().finish(),
             delayed: BTreeSet::new(),
             total: 0,
         }
+    }
+
+    /// Has each peer that reports sent at a rate that does not follow its path, in bytes a second; peers that are open
+    /// keep theirs.
+    pub(super) fn set_fixed_rate(&mut self, rate: Option<f64>) {
+        self.fixed_rate = rate;
     }
 
     fn since(&self, now: Instant) -> Duration {
@@ -226,14 +235,14 @@ impl Pacer {
 
     /// Whether a peer, which is open, reports what arrives.
     pub(super) fn set_reports(&mut self, peer: u32, reports: bool, now: Instant) {
-        let since = self.since(now);
+        let (since, fixed_rate) = (self.since(now), self.fixed_rate);
         let flow = self.flow(peer);
         if flow.path.is_some() == reports {
             return;
         }
         if reports {
             let epoch = RandomState::new().build_hasher().finish() as u32;
-            flow.path = Some(Box::new(PathState::new(flow.round_trip, epoch, since)));
+            flow.path = Some(Box::new(PathState::new(flow.round_trip, fixed_rate, epoch, since)));
             flow.adapt();
             flow.note_backlog(since);
             self.reporting.push(peer);

@@ -19,17 +19,23 @@ pub(super) struct PathState {
 }
 
 impl PathState {
-    /// For a peer whose handshake took `round_trip`, if that is known; the epoch is random.
-    pub(super) fn new(round_trip: Option<Duration>, epoch: u32, now: Duration) -> Self {
+    /// For a peer whose handshake took `round_trip`, if that is known; the epoch is random. It adapts unless it has a
+    /// fixed rate, in bytes a second.
+    pub(super) fn new(
+        round_trip: Option<Duration>,
+        fixed_rate: Option<f64>,
+        epoch: u32,
+        now: Duration,
+    ) -> Self {
         let mut reporter = Reporter::new(epoch);
         if let Some(round_trip) = round_trip {
             reporter.set_round_trip(round_trip);
         }
-        Self {
-            controller: Controller::new(round_trip, CEILING, now),
-            reporter,
-            stalled_until: Duration::ZERO,
-        }
+        let controller = match fixed_rate {
+            Some(rate) => Controller::without_reports(rate, now),
+            None => Controller::new(round_trip, CEILING, now),
+        };
+        Self { controller, reporter, stalled_until: Duration::ZERO }
     }
 
     /// Has the queues follow the controller. Before the peer `has_answered`, other bounds hold than those for a silent one.
