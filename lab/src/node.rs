@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
+use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,7 @@ use crate::i2p::sam::{Session as Witness, Style, TRANSIENT};
 use crate::i2p::{PORT, PrivateNetwork, Router};
 use crate::netns::Network;
 use crate::path::{Path as EmulatedPath, Side};
-use crate::process::{Child, Output, Spawn, current_program};
+use crate::process::{Child, Output, Spawn, current_program, signal};
 use crate::sandbox::{DIRECTORY, bin};
 use crate::{Failure, tail, wait};
 
@@ -358,6 +359,22 @@ async fn carries(from: &mut Witness, to: &mut Witness) -> Result<(), Failure> {
         if tokio::time::timeout(RESEND, to.receive(&mut [0; 64])).await.is_ok() {
             return Ok(());
         }
+    }
+}
+
+/// Daemons that hang.
+#[derive(Debug)]
+#[must_use = "they hang until they are told to go on"]
+pub struct Frozen(Vec<u32>);
+
+impl Frozen {
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// If one has ended.
+    pub fn thaw(self) -> Result<(), Failure> {
+        // The supervisor last: by then they can be heard.
+        self.0.iter().rev().try_for_each(|pid| signal(*pid, Signal::SIGCONT))
     }
 }
 
@@ -727,6 +744,19 @@ impl Node {
             return Ok(());
         }
         Err(self.failure(&format!("i2planctl up ended with {status}")))
+    }
+
+    /// Lets daemons hang (SIGSTOP), until [`Frozen::thaw`]. The supervisor, which would kill them for that, hangs too.
+    ///
+    /// # Errors
+    /// If they do not run.
+    pub async fn freeze(&self, daemons: &[&str]) -> Result<Frozen, Failure> {
+        let mut pids: Vec<_> = self.supervisor_pid().into_iter().collect();
+        for daemon in daemons {
+            pids.push(self.daemon_pid(daemon).await?);
+        }
+        pids.iter().try_for_each(|pid| signal(*pid, Signal::SIGSTOP))?;
+        Ok(Frozen(pids))
     }
 
     /// The process id of the supervisor, if it was started.

@@ -95,8 +95,7 @@ async fn join_is_interrupted_and_resumed(inviter: &Node, joiner: &Node) -> Resul
     let args = ["join", "--yes", "--file", file.to_str().unwrap()];
 
     // The inviter does not answer while the first attempt lasts.
-    let meshd = inviter.daemon_pid("meshd").await?;
-    signal(meshd, Signal::SIGSTOP)?;
+    let meshd = inviter.freeze(&["meshd"]).await?;
     let log = PathBuf::from(joiner.path("join.log"));
     let mut first = joiner.start_ctl(&args, &log)?;
     let says = |what: &'static str| async move |_: &Node| Ok(std::fs::read_to_string(&log)?.contains(what));
@@ -112,7 +111,7 @@ async fn join_is_interrupted_and_resumed(inviter: &Node, joiner: &Node) -> Resul
     let again = joiner.ctl(&args, "");
     let wake = async {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        signal(meshd, Signal::SIGCONT)
+        meshd.thaw()
     };
     let (again, woken) = tokio::join!(again, wake);
     woken?;

@@ -9,10 +9,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use lab::node::{Lab, Node};
-use lab::process::{Output, Spawn, signal};
+use lab::process::{Output, Spawn};
 use lab::testing::sandboxed;
 use lab::{Failure, netns};
-use nix::sys::signal::Signal;
 use serde_json::Value;
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
@@ -160,10 +159,9 @@ async fn of_the_files(node: &Node) -> Result<(), Failure> {
 
 /// What the node runs on.
 async fn of_the_processes(lab: &mut Lab) -> Result<(), Failure> {
-    let tund = lab.nodes[0].daemon_pid("tund").await?;
-    signal(tund, Signal::SIGSTOP)?;
+    let tund = lab.nodes[0].freeze(&["tund"]).await?;
     is_first(&lab.nodes[0], "tund does not answer").await?;
-    signal(tund, Signal::SIGCONT)?;
+    tund.thaw()?;
     is_well(&lab.nodes[0], BACK).await?;
     lab.kill_router(0).await?;
     let remedy = is_first(&lab.nodes[0], "no SAM bridge at").await?;

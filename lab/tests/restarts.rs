@@ -167,9 +167,7 @@ fn without_the_connector_sessions_live_on_and_new_ones_say_what_is_missing() {
         let mut lab = Lab::with_nodes(2).await?;
         lab.nodes[1].join_by(&lab.nodes[0]).await?;
         reach(&lab.nodes[1], &lab.nodes[0]).await?;
-        // It hangs, so that its supervisor does not help.
-        let connector = lab.nodes[0].daemon_pid("connector").await?;
-        signal(connector, Signal::SIGSTOP)?;
+        let connector = lab.nodes[0].freeze(&["connector"]).await?;
         let pings = ping(&lab.nodes[1], lab.nodes[0].address().await?, 10, false).await?;
         assert!(pings.sent - pings.received <= lab.routers().losses(), "{pings:?}");
 
@@ -180,7 +178,7 @@ fn without_the_connector_sessions_live_on_and_new_ones_say_what_is_missing() {
                 Ok(session_error(node).await?.contains("the connector"))
             })
             .await?;
-        signal(connector, Signal::SIGCONT)?;
+        connector.thaw()?;
         lab.ready().await?;
         reach(&lab.nodes[1], &lab.nodes[0]).await?;
         lab.stop().await

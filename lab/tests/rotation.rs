@@ -92,10 +92,7 @@ fn a_node_that_slept_through_a_rotation_comes_back_by_itself() {
     sandboxed(LAB, "a_node_that_slept_through_a_rotation_comes_back_by_itself", async || {
         let lab = start().await?;
         let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
-        let asleep = [two.daemon_pid("meshd").await?, two.daemon_pid("tund").await?];
-        for pid in asleep {
-            signal(pid, Signal::SIGSTOP)?;
-        }
+        let asleep = two.freeze(&["meshd", "tund"]).await?;
         may_rotate(one).await?;
         rotate(one).await?;
         // As if the time had passed in which the key before is accepted: a new tund has the new key alone.
@@ -105,9 +102,7 @@ fn a_node_that_slept_through_a_rotation_comes_back_by_itself() {
             Ok(one.daemon_pid("tund").await? != killed && one.status().await?.tunnel.interface.is_some())
         })
         .await?;
-        for pid in asleep {
-            signal(pid, Signal::SIGCONT)?;
-        }
+        asleep.thaw()?;
         reach(two, one).await?;
         lab.stop().await
     });

@@ -8,10 +8,8 @@ use std::time::{Duration, Instant};
 use lab::Failure;
 use lab::netns::set_uplink;
 use lab::node::{Lab, Node};
-use lab::process::signal;
 use lab::testing::{sandboxed, sandboxed_within};
 use lab::traffic::{reach, until_flowing};
-use nix::sys::signal::Signal;
 use tokio::time::sleep;
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
@@ -83,14 +81,9 @@ fn a_router_that_loses_its_network() {
 fn a_node_that_was_asleep() {
     sandboxed(LAB, "a_node_that_was_asleep", async || {
         let lab = start_joined().await?;
-        let mut pids = Vec::new();
-        for daemon in DAEMONS {
-            pids.push(lab.nodes[1].daemon_pid(daemon).await?);
-        }
-        let all = |what| pids.iter().try_for_each(|pid| signal(*pid, what));
-        all(Signal::SIGSTOP)?;
+        let asleep = lab.nodes[1].freeze(&DAEMONS).await?;
         sleep(Duration::from_secs(20)).await;
-        all(Signal::SIGCONT)?;
+        asleep.thaw()?;
         recovers(&lab, "daemons that were stopped for 20 s").await?;
         lab.stop().await
     });

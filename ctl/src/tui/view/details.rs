@@ -171,7 +171,9 @@ fn peer(text: &mut Text, app: &App, node_id: &str) {
     text.field("Drops", &peer::drops(peer));
     if let Some(history) = app.peer_history.get(node_id) {
         let rate = |bytes| units::bytes(bytes) + "/s";
-        let graphs: [(_, fn(&Sample) -> Option<u64>, fn(u64) -> String); 3] = [
+        type Value = fn(&Sample) -> Option<u64>;
+        type Show = fn(u64) -> String;
+        let graphs: [(&str, Value, Show); 3] = [
             ("Received", |sample| Some(sample.rx), rate),
             ("Sent", |sample| Some(sample.tx), rate),
             ("Round trip", |sample| sample.rtt, units::milliseconds),
