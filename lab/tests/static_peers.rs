@@ -198,6 +198,8 @@ fn raw_datagrams_carry_it_between_two_that_know_each_other() {
 #[test]
 fn peers_are_added_and_removed_at_run_time() {
     sandboxed(LAB, "peers_are_added_and_removed_at_run_time", async || {
+        let started = Instant::now();
+        let passed = |what: &str| println!("{:5.1} s: {what}", started.elapsed().as_secs_f32());
         let mut lab = Lab::start().await?;
         let (first, second, other) = (KeyPair::new().await?, KeyPair::new().await?, KeyPair::new().await?);
         let alone = format!(
@@ -212,11 +214,14 @@ fn peers_are_added_and_removed_at_run_time() {
         let answering = ready(&lab.nodes[1]).await?;
         let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
 
+        passed("both interfaces are up");
+
         // It goes into the file and counts at once, with its routes: what is behind it is reached.
         let allowed = "10.9.0.2/32,10.2.0.0/16,fd09::2/128";
         let add = ["add", &second.public, "--allowed-ips", allowed, "--endpoint", &answering];
         change(one, &add).await?.map_err(|error| one.failure(&error))?;
         reach(one, "10.9.0.2").await?;
+        passed("the peer is added, and answers");
         reach(one, "10.2.0.1").await?;
         reach(two, "10.1.0.1").await?;
         let peers = |text: &str| text.matches("[Peer]").count();
@@ -235,6 +240,7 @@ fn peers_are_added_and_removed_at_run_time() {
         let tund = one.daemon_pid("tund").await?;
         lab::process::signal(tund, nix::sys::signal::Signal::SIGKILL)?;
         reach(one, "10.2.0.1").await?;
+        passed("tund was killed and is back");
 
         change(one, &["remove", &second.public]).await?.map_err(|error| one.failure(&error))?;
         assert_eq!(std::fs::read_to_string(one.static_file())?, alone);
