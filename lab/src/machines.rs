@@ -219,10 +219,9 @@ pub fn run_on(machine: &str, command: &[OsString]) -> Result<ExitStatus, Failure
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        match signals.wait()? {
-            signal @ (Signal::SIGTERM | Signal::SIGHUP) => kill(pid, signal)?,
-            // What is typed at the terminal reaches the child without this process.
-            _ => {}
+        // What is typed at the terminal reaches the child without this process.
+        if let signal @ (Signal::SIGTERM | Signal::SIGHUP) = signals.wait()? {
+            kill(pid, signal)?;
         }
     }
 }
