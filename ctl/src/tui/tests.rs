@@ -538,6 +538,8 @@ fn tui_rates_are_of_the_time_between() {
     // And meshd.
     assert_eq!(traffic(500, 200), Some((100, 0)));
     assert_eq!(traffic(1500, 500), Some((300, 0)));
+    bench.keys("2\n");
+    assert!(bench.screen().contains("the last five minutes"), "{}", bench.screen());
 }
 
 #[test]

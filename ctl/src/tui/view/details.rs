@@ -9,10 +9,10 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::keys;
+use super::status::{GRAPHS, Graph, highest};
 use super::text::spark;
 use super::theme::Theme;
 use crate::tui::app::{App, Overlay};
-use crate::tui::history::Sample;
 
 /// Columns of a label.
 const LABEL: usize = 12;
@@ -170,22 +170,15 @@ fn peer(text: &mut Text, app: &App, node_id: &str) {
     );
     text.field("Drops", &peer::drops(peer));
     if let Some(history) = app.peer_history.get(node_id) {
-        let rate = |bytes| units::bytes(bytes) + "/s";
-        type Value = fn(&Sample) -> Option<u64>;
-        type Show = fn(u64) -> String;
-        let graphs: [(&str, Value, Show); 3] = [
-            ("Received", |sample| Some(sample.rx), rate),
-            ("Sent", |sample| Some(sample.tx), rate),
-            ("Round trip", |sample| sample.rtt, units::milliseconds),
-        ];
         text.field("", "");
         let mut tops = Vec::new();
-        for (label, value, show) in graphs {
+        for Graph { title, value, show } in GRAPHS {
             let columns = history.columns(text.width.saturating_sub(LABEL), 300, app.second(), value);
-            text.styled(label, &spark(&columns), text.theme.graph());
-            tops.extend(columns.iter().flatten().max().map(|top| show(*top)));
+            text.styled(title, &spark(&columns), text.theme.graph());
+            tops.extend(highest(&columns).map(show));
         }
-        text.field("", &format!("the last five minutes, up to {}", tops.join(", ")));
+        let scale = if tops.is_empty() { String::new() } else { format!(", up to {}", tops.join(", ")) };
+        text.field("", &format!("the last five minutes{scale}"));
     }
     text.field("", "");
     text.field("Node id", &peer.node_id);

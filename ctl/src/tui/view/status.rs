@@ -13,13 +13,13 @@ use crate::tui::app::{App, NodeLink, SPANS};
 use crate::tui::history::{History, Sample};
 
 /// One of the graphs.
-struct Graph {
-    title: &'static str,
-    value: fn(&Sample) -> Option<u64>,
-    show: fn(u64) -> String,
+pub(super) struct Graph {
+    pub(super) title: &'static str,
+    pub(super) value: fn(&Sample) -> Option<u64>,
+    pub(super) show: fn(u64) -> String,
 }
 
-const GRAPHS: [Graph; 3] = [
+pub(super) const GRAPHS: [Graph; 3] = [
     Graph { title: "Received", value: |sample| Some(sample.rx), show: rate },
     Graph { title: "Sent", value: |sample| Some(sample.tx), show: rate },
     Graph { title: "Round trip", value: |sample| sample.rtt, show: units::milliseconds },
@@ -76,7 +76,7 @@ fn draw_graph_line(app: &App, graph: &Graph, buf: &mut Buffer, area: Rect, theme
 const SCALE: u16 = 15;
 
 /// The value that a graph reaches up to.
-fn highest(values: &[Option<u64>]) -> Option<u64> {
+pub(super) fn highest(values: &[Option<u64>]) -> Option<u64> {
     values.iter().flatten().max().copied()
 }
 
