@@ -8,13 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use boringtun::x25519::{PublicKey, StaticSecret};
-use i2plan_ipc::api::keyd::{
-    GetTrustAnchor, KeydApi, LeaseStaticKey, LeaseWireGuard, TrustAnchor, WireGuardLease,
-};
+#[cfg(target_os = "linux")]
+use i2plan_ipc::api::keyd::LeaseStaticKey;
+use i2plan_ipc::api::keyd::{GetTrustAnchor, KeydApi, LeaseWireGuard, TrustAnchor, WireGuardLease};
 use i2plan_ipc::api::tund::{
-    Configured, Ending, Interface, InterfaceFault, Limits, MAX_BATCH, MAX_STATIC_PEERS, Member, NewInterface,
-    Overlap, Reply, Request, StaticInterface, StaticPeerReport, Stats, TEST_TIMEOUT, Taken, TundApi,
+    Configured, Ending, Interface, InterfaceFault, Limits, MAX_BATCH, Member, NewInterface, Overlap, Reply,
+    Request, StaticPeerReport, Stats, TEST_TIMEOUT, Taken, TundApi,
 };
+#[cfg(target_os = "linux")]
+use i2plan_ipc::api::tund::{MAX_STATIC_PEERS, StaticInterface};
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{DaemonLink, Endpoint};
 use i2plan_ipc::daemon::notify::Supervisor;

@@ -47,6 +47,9 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 use tempfile::TempDir;
 
+/// The exit status that says that the next process shall go on.
+const TO_BE_STARTED_AGAIN: i32 = i2plan_ipc::daemon::program::RESTART as i32;
+
 /// How long a process may take until it is ready.
 const READY: Duration = Duration::from_secs(60);
 
@@ -512,7 +515,7 @@ async fn for_another_interface_it_ends() {
     let error = configure(&mut client, other).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable, "{error}");
     assert!(error.message.contains("starts again"), "{error}");
-    assert_eq!(tund.child.wait().unwrap().code(), Some(1));
+    assert_eq!(tund.child.wait().unwrap().code(), Some(TO_BE_STARTED_AGAIN));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -523,7 +526,7 @@ async fn of_a_network_that_the_node_has_left_nothing_is_kept() {
     tund.until("it is kept", |store| store.names() == ["state.1", "tun"]);
     // meshd says nothing of it.
     *tund.node.lock().unwrap() = Node { subnet: "10.43.0.0/16", ..node(1) };
-    assert_eq!(tund.child.wait().unwrap().code(), Some(1));
+    assert_eq!(tund.child.wait().unwrap().code(), Some(TO_BE_STARTED_AGAIN));
     tund.until("nothing is kept", |store| store.names().is_empty());
 }
 
