@@ -238,7 +238,16 @@ fn a_node_is_watched_and_controlled_from_a_terminal() {
 
         // Traffic is drawn.
         terminal.press("1").await?;
-        terminal.until("bytes are counted", LATER, |terminal| terminal.shows("means to")).await?;
+        terminal
+            .until("bytes are counted", LATER, |terminal| {
+                let contents = terminal.screen().contents();
+                let below = contents.lines().skip_while(|line| !line.starts_with("Received")).nth(1);
+                // The scale of the graph.
+                below.is_some_and(|line| {
+                    line.trim_start().starts_with(char::is_numeric) && line.contains("B/s")
+                })
+            })
+            .await?;
 
         // Banned, and not any more.
         terminal.press("2b").await?;
