@@ -139,6 +139,20 @@ impl Session {
     }
 }
 
+/// Binds the sockets at which a network namespace has its bridge, for one that takes a router's place.
+///
+/// # Errors
+/// If there is no such namespace, or it has a bridge.
+pub fn bind_bridge(namespace: &str) -> Result<(std::net::TcpListener, std::net::UdpSocket), Failure> {
+    netns::within(namespace, || {
+        let listener = std::net::TcpListener::bind(SAM)?;
+        let socket = std::net::UdpSocket::bind(UDP)?;
+        listener.set_nonblocking(true)?;
+        socket.set_nonblocking(true)?;
+        Ok((listener, socket))
+    })
+}
+
 async fn ask(control: &mut TcpStream, line: &str) -> Result<String, Failure> {
     control.write_all(line.as_bytes()).await?;
     let mut reply = Vec::new();

@@ -19,9 +19,8 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 
-use crate::i2p::router::SAM;
-use crate::i2p::sam::UDP;
-use crate::{Failure, netns};
+use crate::Failure;
+use crate::i2p::sam::bind_bridge;
 
 pub mod link;
 pub mod sam;
@@ -156,13 +155,7 @@ impl Path {
     /// # Errors
     /// If there is no such namespace, or it has a bridge.
     pub fn attach(&self, namespace: &str, side: Side) -> Result<(), Failure> {
-        let (listener, socket) = netns::within(namespace, || {
-            let listener = std::net::TcpListener::bind(SAM)?;
-            let socket = std::net::UdpSocket::bind(UDP)?;
-            listener.set_nonblocking(true)?;
-            socket.set_nonblocking(true)?;
-            Ok((listener, socket))
-        })?;
+        let (listener, socket) = bind_bridge(namespace)?;
         self.command(Command::Attach(side, listener, socket))
     }
 

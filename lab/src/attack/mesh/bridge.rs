@@ -16,12 +16,12 @@ use tokio::sync::mpsc;
 
 use super::member::nonsense;
 use super::world::{Tried, World};
+use crate::Failure;
 use crate::attack::network::{node, now, random_key, signed};
 use crate::i2p::router::SAM;
-use crate::i2p::sam::UDP;
+use crate::i2p::sam::bind_bridge;
 use crate::node::Node;
 use crate::traffic::reach;
-use crate::{Failure, netns};
 
 /// How long the node may take to come to the bridge, and to find its router again.
 const SESSIONS: Duration = Duration::from_secs(120);
@@ -69,13 +69,7 @@ struct Control {
 
 impl Bridge {
     fn start(namespace: &str) -> Result<Self, Failure> {
-        let (listener, socket) = netns::within(namespace, || {
-            let listener = std::net::TcpListener::bind(SAM)?;
-            let socket = std::net::UdpSocket::bind(UDP)?;
-            listener.set_nonblocking(true)?;
-            socket.set_nonblocking(true)?;
-            Ok((listener, socket))
-        })?;
+        let (listener, socket) = bind_bridge(namespace)?;
         let socket = Arc::new(UdpSocket::from_std(socket)?);
         let (sender, sent) = mpsc::unbounded_channel();
         let echo = tokio::spawn(echo(Arc::clone(&socket), sender));
