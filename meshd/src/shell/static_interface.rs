@@ -58,6 +58,10 @@ const TICK: Duration = Duration::from_secs(1);
 /// Wait before the router is asked again for a destination that it has not found.
 const LOOKUP_RETRY: Duration = Duration::from_secs(15);
 
+/// Wait before the router is asked again for a destination that it has found, if `tund` does not know it: one that was
+/// killed may not have kept what it was told last. Longer than `tund` takes to say what it knows.
+const TOLD: Duration = Duration::from_secs(3);
+
 /// Lookups that wait for the router.
 const MAX_LOOKUPS: usize = 64;
 
@@ -169,8 +173,7 @@ struct StaticInterface {
     check: SessionCheck,
     renew: mpsc::Sender<Renewal>,
     lookups: mpsc::Sender<DestinationHash>,
-    /// When the router was asked for a destination through the present session, and whether it has found it.
-    asked: HashMap<DestinationHash, (Duration, bool)>,
+    asked: Lookups,
     tund: Arc<DaemonLink<TundApi>>,
     tunnel: watch::Sender<tunnel::Desired>,
     tunnel_report: watch::Receiver<tunnel::TundReport>,
@@ -238,7 +241,7 @@ impl StaticInterface {
             check: SessionCheck::default(),
             renew,
             lookups,
-            asked: HashMap::new(),
+            asked: Lookups::default(),
             tund,
             tunnel,
             tunnel_report,
@@ -265,7 +268,7 @@ impl StaticInterface {
                 self.session = status;
             }
             Update::Data(session) => {
-                self.asked.clear();
+                self.asked = Lookups::default();
                 self.check.handle_session();
                 self.tunnel.send_modify(|desired| desired.session = Some(session));
                 self.look_up();
@@ -283,12 +286,9 @@ impl StaticInterface {
             return;
         }
         let now = self.started.elapsed();
-        for (hash, _) in self.peers.borrow().iter().filter_map(|peer| peer.endpoint) {
-            let asked = self.asked.get(&hash);
-            if asked.is_none_or(|(at, found)| !found && now >= *at + LOOKUP_RETRY)
-                && self.lookups.try_send(hash).is_ok()
-            {
-                self.asked.insert(hash, (now, false));
+        for (hash, is_known) in self.peers.borrow().iter().filter_map(|peer| peer.endpoint) {
+            if self.asked.is_due(&hash, is_known, now) && self.lookups.try_send(hash).is_ok() {
+                self.asked.note_asked(hash, now);
             }
         }
     }
@@ -301,9 +301,7 @@ impl StaticInterface {
                 return;
             }
         };
-        if let Some((_, found)) = self.asked.get_mut(&hash) {
-            *found = true;
-        }
+        self.asked.note_found(&hash, self.started.elapsed());
         let tund = Arc::clone(&self.tund);
         tokio::spawn(async move {
             if let Err(error) = tund.call(NoteDestination(Endpoint::Destination(destination))).await {
@@ -432,6 +430,32 @@ impl StaticInterface {
                 destination: destination.map(|destination| destination.to_base64()),
                 peers: self.peers.borrow().iter().map(describe).collect(),
             }),
+        }
+    }
+}
+
+/// The destinations that the router was asked for through the present session: since when each waits for what comes next,
+/// and whether the router has found it.
+#[derive(Debug, Default)]
+struct Lookups(HashMap<DestinationHash, (Duration, bool)>);
+
+impl Lookups {
+    /// Whether the router is to be asked for one, which `tund` knows or not.
+    fn is_due(&self, hash: &DestinationHash, is_known: bool, now: Duration) -> bool {
+        match self.0.get(hash) {
+            None => true,
+            Some((since, false)) => now >= *since + LOOKUP_RETRY,
+            Some((since, true)) => !is_known && now >= *since + TOLD,
+        }
+    }
+
+    fn note_asked(&mut self, hash: DestinationHash, now: Duration) {
+        self.0.insert(hash, (now, false));
+    }
+
+    fn note_found(&mut self, hash: &DestinationHash, now: Duration) {
+        if let Some(asked) = self.0.get_mut(hash) {
+            *asked = (now, true);
         }
     }
 }
@@ -569,6 +593,20 @@ mod tests {
             }
         }
         renewed
+    }
+
+    #[test]
+    fn destinations_are_looked_up_until_tund_knows_them() {
+        let (mut lookups, hash) = (Lookups::default(), DestinationHash([1; 32]));
+        assert!(lookups.is_due(&hash, true, seconds(0)), "through each session once, also what is known");
+        lookups.note_asked(hash, seconds(0));
+        assert!((1..15).all(|now| !lookups.is_due(&hash, false, seconds(now))));
+        assert!(lookups.is_due(&hash, false, seconds(15)));
+        lookups.note_asked(hash, seconds(15));
+        lookups.note_found(&hash, seconds(17));
+        assert!(!lookups.is_due(&hash, false, seconds(18)), "it is just being told");
+        assert!((18..600).all(|now| !lookups.is_due(&hash, true, seconds(now))));
+        assert!(lookups.is_due(&hash, false, seconds(600)), "another tund knows nothing of it");
     }
 
     #[test]
