@@ -14,7 +14,7 @@ use i2plan_proto::identity::NodeId;
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::net::UdpSocket;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info};
 
@@ -107,6 +107,8 @@ pub struct DataPath {
     packet: Box<[u8]>,
     draining: Option<Draining>,
     turns: Turns,
+    /// Told when a static peer has moved.
+    moved: Arc<Notify>,
     panics: Panics,
 }
 
@@ -174,7 +176,7 @@ enum Wakeup<'a> {
 }
 
 impl DataPath {
-    /// A data path over a device that does not block.
+    /// A data path over a device that does not block. `moved` is told whenever a static peer is elsewhere.
     ///
     /// # Errors
     /// If the device cannot be waited for.
@@ -182,6 +184,7 @@ impl DataPath {
         device: Device,
         tunnel: Tunnel,
         commands: mpsc::Receiver<DataPathCommand>,
+        moved: Arc<Notify>,
     ) -> io::Result<Self> {
         Ok(Self {
             device: readiness::register(device)?,
@@ -195,6 +198,7 @@ impl DataPath {
             packet: vec![0; MAX_PACKET.max(MAX_MESSAGE + MAX_FORWARDED_LINE) + 1].into(),
             draining: None,
             turns: Turns::default(),
+            moved,
             panics: Panics { started: Instant::now(), throttle: Throttle::default() },
         })
     }
@@ -213,6 +217,9 @@ impl DataPath {
         loop {
             self.turns.0.fetch_add(1, Ordering::Relaxed);
             self.send();
+            if self.tunnel.take_moved() {
+                self.moved.notify_one();
+            }
             let deadline = self.drain(self.tunnel.poll_timeout(Instant::now()));
             let deadline = self.end_previous(deadline);
             // Of an interface that goes away with this process nothing more is taken.
@@ -556,7 +563,7 @@ mod tests {
             let tunnel =
                 Tunnel::new(StaticSecret::from([1; 32]), Some(Subnets::of(&interface())), Instant::now());
             let (commands, receiver) = mpsc::channel(4);
-            tokio::spawn(DataPath::new(device, tunnel, receiver).unwrap().run());
+            tokio::spawn(DataPath::new(device, tunnel, receiver, Arc::default()).unwrap().run());
             Self {
                 host: tokio::net::UnixDatagram::from_std(host).unwrap(),
                 commands,

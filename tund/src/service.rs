@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use boringtun::x25519::{PublicKey, StaticSecret};
@@ -28,7 +28,7 @@ use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::endpoint::Endpoint as PeerEndpoint;
 use i2plan_proto::identity::{NetworkId, NodeId};
 use i2plan_proto::wireguard::WireGuardCertificate;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
@@ -73,7 +73,7 @@ const TRUST_POLL: Duration = Duration::from_secs(60);
 /// How often the members are kept, if they have changed. Until then a new process has to be told of new ones.
 const KEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// How often it is noted where static peers are, who are few.
+/// Wait before it is noted again where static peers are.
 const KEEP_STATIC_EVERY: Duration = Duration::from_secs(1);
 
 /// How long it may take until `keyd` has signed the record of a node that has just come into a network. The key is
@@ -121,6 +121,8 @@ pub struct Tund {
     unkept: AtomicBool,
     /// The peers of a static interface; none in a mesh.
     static_peers: Option<Mutex<StaticPeers>>,
+    /// Told when one of them has moved.
+    moved: Arc<Notify>,
     /// Why no member is admitted, or there is no interface with static peers.
     problem: std::sync::Mutex<Option<ApiError>>,
     /// A session for data that came before the interface.
@@ -227,6 +229,7 @@ impl Tund {
             roster: Mutex::new(None),
             unkept: AtomicBool::new(false),
             static_peers: static_peers.map(Mutex::new),
+            moved: Arc::default(),
             problem: std::sync::Mutex::new(None),
             waiting: Mutex::new(start.data),
             control: Mutex::new(start.control),
@@ -400,7 +403,7 @@ impl Tund {
         session: Option<Session>,
     ) -> Result<(mpsc::Sender<DataPathCommand>, Turns), ApiError> {
         let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
-        let path = DataPath::new(device, tunnel, receiver)
+        let path = DataPath::new(device, tunnel, receiver, Arc::clone(&self.moved))
             .map_err(|error| ApiError::internal(format!("cannot wait for the interface: {error}")))?;
         let turns = path.turns();
         let fatal = self.fatal.clone();
@@ -805,12 +808,19 @@ impl Tund {
         }
     }
 
-    /// Has the members kept from time to time: to write thousands of them takes longer than a packet should wait. Never
-    /// returns.
+    /// Has the members kept from time to time: to write thousands of them takes longer than a packet should wait. Where
+    /// static peers are, who are few, is kept as soon as they move: nobody tells the next process if the file does not.
+    /// Never returns.
     pub async fn watch_members(&self) {
         loop {
-            sleep(if self.static_peers.is_some() { KEEP_STATIC_EVERY } else { KEEP_EVERY }).await;
-            self.keep_members().await;
+            if self.static_peers.is_some() {
+                self.moved.notified().await;
+                self.keep_members().await;
+                sleep(KEEP_STATIC_EVERY).await;
+            } else {
+                sleep(KEEP_EVERY).await;
+                self.keep_members().await;
+            }
         }
     }
 

@@ -94,6 +94,8 @@ pub struct Tunnel {
     /// When the first message was sent after that which calls for an answer.
     unanswered: Option<Instant>,
     unreachables: u32,
+    /// A static peer is elsewhere, or another is there.
+    moved: bool,
     /// Until when peers that are new here are called without leaving it to them to begin.
     begins_until: Option<Instant>,
     started: Instant,
@@ -122,6 +124,7 @@ impl Tunnel {
             heard: None,
             unanswered: None,
             unreachables: 0,
+            moved: false,
             begins_until: None,
             started: now,
             next_tick: now,
@@ -208,6 +211,7 @@ impl Tunnel {
     /// Has these peers, new or different, and does not have those. All together can be told apart.
     pub fn change_peers(&mut self, set: Vec<PeerConfig>, removed: &[NodeId], now: Instant) {
         let attached = self.session.is_some();
+        self.moved |= self.subnets.is_none();
         let told: Vec<_> = set.iter().map(|peer| peer.node).collect();
         let changed = self.peers.change(set, removed, self.subnets.as_ref(), &self.keys.keys, attached, now);
         for number in changed.gone {
@@ -328,6 +332,7 @@ impl Tunnel {
                 peer.count_received(message.len());
                 if sender.is_some_and(|sender| peer.roam(sender)) {
                     self.pacer.await_answer(number, false, now);
+                    self.moved = true;
                 }
                 let content = match &received {
                     Received::Packet(_) => Content::Packet,
@@ -503,6 +508,11 @@ impl Tunnel {
             rx_drops: peer.counters.rx_drops,
             unanswered: peer.retry.unanswered(),
         }
+    }
+
+    /// Whether [`Self::static_places`] may differ from what it was when this was last asked.
+    pub fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 
     /// Where the peers of a static interface are, as far as that is known.

@@ -132,6 +132,7 @@ fn a_peer_is_followed_by_its_authenticated_messages_alone() {
         two.queues(&udp(host(2, 9), host(1, 7)));
         two.sends().remove(0).0
     };
+    assert!(two.tunnel.take_moved() && !two.tunnel.take_moved(), "what is kept of it follows it");
     let packet = udp(host(1, 7), host(2, 9));
     one.queues(&packet);
     let (_, message) = one.sends().remove(0);
@@ -141,7 +142,9 @@ fn a_peer_is_followed_by_its_authenticated_messages_alone() {
     assert_eq!(two.takes(Some(&foreign(8)), &damaged), None);
     assert_eq!(two.takes(Some(&foreign(8)), &[4, 0, 0, 0, 0, 0, 0, 0]), None);
     assert_eq!(goes_to(&mut two), foreign(1).to_base64());
+    assert!(!two.tunnel.take_moved());
     assert_eq!(two.takes(Some(&foreign(8)), &message), Some(packet.clone()));
+    assert!(two.tunnel.take_moved());
     assert_eq!(goes_to(&mut two), foreign(8).to_base64());
     // A copy that somebody else sends moves nothing.
     assert_eq!(two.takes(Some(&foreign(9)), &message), None);
