@@ -7,7 +7,7 @@
 //! * [`build`], [`node`]: the daemons, built and run.
 //! * [`population`]: a network of many for one node.
 //! * [`probe`]: what runs inside a node's namespace to measure it.
-//! * [`traffic`]: what nodes send each other over their tunnels.
+//! * [`traffic`]: what nodes send each other over their tunnels; [`wireguard_go`]: another WireGuard over I2P.
 //! * [`intruder`]: somebody in a daemon's place, who tries its sandbox.
 //! * [`machines`]: a network on which a person runs nodes by hand.
 //! * [`mod@path`]: an emulated path in the place of routers; [`load`]: what is sent over it.
@@ -51,6 +51,7 @@ pub mod systemd;
 pub mod testing;
 pub mod traffic;
 pub mod wait;
+pub mod wireguard_go;
 
 /// Why something did not work, for a person to read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -13,7 +13,7 @@ use crate::sandbox::DIRECTORY;
 use crate::stats::Pings;
 
 /// TCP port of the transfers.
-pub(crate) const PORT: u16 = 5001;
+pub const PORT: u16 = 5001;
 
 /// Waits for the first echo over the tunnel.
 ///
@@ -95,12 +95,7 @@ async fn send(from: &Node, to: &Node, address: IpAddr, what: &[String]) -> Resul
 ///
 /// # Errors
 /// If the transfer fails; not if the hash is wrong.
-pub(crate) async fn between(
-    from: &str,
-    to: &str,
-    target: SocketAddr,
-    what: &[String],
-) -> Result<Transfer, Failure> {
+pub async fn between(from: &str, to: &str, target: SocketAddr, what: &[String]) -> Result<Transfer, Failure> {
     let target = target.to_string();
     let arguments = |probe: &str, more: &[String]| {
         let words = [probe.to_owned(), target.clone()].into_iter().chain(more.iter().cloned());

@@ -4,16 +4,22 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::ffi::OsString;
-use std::net::IpAddr;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lab::Failure;
+use lab::i2p::kind::Routers;
+use lab::netns;
 use lab::node::{Lab, Node};
 use lab::process::{Output, Spawn};
-use lab::testing::sandboxed;
-use lab::traffic::{ping, transfer};
+use lab::testing::{sandboxed, sandboxed_within};
+use lab::traffic::{PORT, between, ping, transfer};
+use lab::wireguard_go::WireguardGo;
 use serde_json::Value;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
 
@@ -253,6 +259,248 @@ fn peers_are_added_and_removed_at_run_time() {
         let last = change(one, &["remove", &other.public]).await?.unwrap_err();
         assert!(last.contains("no other peer"), "{last}");
         lab.stop().await
+    });
+}
+
+/// Runs a test with wireguard-go, if that is installed, and so are the routers.
+fn with_wireguard_go(
+    name: &str,
+    routers: Option<Routers>,
+    test: impl AsyncFnOnce(Routers) -> Result<(), Failure>,
+) {
+    let routers = routers.unwrap_or_else(|| Routers::from_env().unwrap());
+    match WireguardGo::missing().map_or_else(|| routers.check(), |missing| Err(Failure::new(missing))) {
+        Ok(()) => sandboxed_within(LAB, name, LONG, async || test(routers).await),
+        // Past the harness, which shows nothing of a test that passes.
+        Err(missing) => {
+            let line = format!("test {name} SKIPPED: {missing}\n");
+            std::io::stderr().write_all(line.as_bytes()).unwrap();
+        }
+    }
+}
+
+/// Longer than three renewals of a session.
+const LONG: Duration = Duration::from_secs(900);
+
+/// A node with wireguard-go for a peer, on another router.
+struct Pair {
+    lab: Lab,
+    go: WireguardGo,
+    /// Where wireguard-go is, in base64.
+    destination: String,
+    keys: [KeyPair; 2],
+    preshared: String,
+}
+
+const NODE: &str = "10.9.0.1";
+const GO: &str = "10.9.0.2";
+
+impl Pair {
+    /// Starts both. The node learns where its peer is from what that sends.
+    async fn start(routers: Routers) -> Result<Self, Failure> {
+        let mut lab = Lab::start_on(routers).await?;
+        let keys = [KeyPair::new().await?, KeyPair::new().await?];
+        let preshared = wg_key("genpsk", "").await?;
+        let with_key = format!("PresharedKey = {preshared}");
+        lab.add_static_node(&file(&keys[0], 1, &keys[1], &with_key), "repliable").await?;
+        ready(&lab.nodes[0]).await?;
+        lab.add_stranger("go").await?;
+        let addresses = ["10.9.0.2/24", "fd09::2/64", "10.2.0.1/32"];
+        let (go, destination) = WireguardGo::start("go", &addresses, 1280).await?;
+        let pair = Self { lab, go, destination, keys, preshared };
+        pair.go.configure(&pair.configuration(&pair.keys[0].public), Some(&pair.endpoint().await?)).await?;
+        pair.go.route(&["10.1.0.0/16"]).await?;
+        Ok(pair)
+    }
+
+    fn node(&self) -> &Node {
+        &self.lab.nodes[0]
+    }
+
+    /// The node's destination, in base64.
+    async fn endpoint(&self) -> Result<String, Failure> {
+        let output = self.node().ctl(&["endpoint", "--base64"], "").await?;
+        assert!(output.status.success(), "{output:?}");
+        Ok(output.stdout.trim().to_owned())
+    }
+
+    /// What wireguard-go is told, with this key of its peer.
+    fn configuration(&self, public: &str) -> String {
+        format!(
+            "PrivateKey = {}\n[Peer]\nPublicKey = {public}\nPresharedKey = {}\n\
+             AllowedIPs = 10.9.0.1/32, 10.1.0.0/16, fd09::1/128\nPersistentKeepalive = 25\n",
+            self.keys[1].private, self.preshared
+        )
+    }
+
+    /// Starts the node again under another destination, with this preshared key for its peer, which is there.
+    async fn move_node(&mut self, preshared: &str, peer: &str) -> Result<(), Failure> {
+        let more = format!("PresharedKey = {preshared}\nEndpoint = {peer}");
+        let text = file(&self.keys[0], 1, &self.keys[1], &more);
+        let node = &mut self.lab.nodes[0];
+        node.set_static(&text, "repliable")?;
+        node.forget().await?;
+        ready(node).await.map(drop)
+    }
+
+    /// Waits until an address of the node answers wireguard-go.
+    async fn go_reaches(&self, address: &str) -> Result<(), Failure> {
+        let program = lab::sandbox::bin().join("i2planctl");
+        let patience = (SOON * self.node().routers().patience()).as_secs().to_string();
+        let args = ["ping", address, "-c", "1", "-w", &patience].map(OsString::from);
+        let output = Spawn::new(&program, args).namespace(Some(self.go.namespace())).output("").await?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(self.node().failure(&format!("wireguard-go reaches nobody: {}{}", output.stdout, output.stderr)))
+    }
+
+    /// Moves bytes both ways and checks their hash. The segments are as long as the MTU allows.
+    async fn transfers(&self) -> Result<(), Failure> {
+        let (node, go) = (&*self.node().name, self.go.namespace());
+        for (from, to, address) in [(node, go, GO), (go, node, NODE)] {
+            let target = SocketAddr::new(address.parse().unwrap(), PORT);
+            let done = between(from, to, target, &[TRANSFER.to_string()]).await?;
+            assert!(done.intact, "{from} to {to}");
+        }
+        Ok(())
+    }
+
+    /// Sends packets of exactly the MTU both ways, over IPv4 and IPv6.
+    async fn full_packets_pass(&self) -> Result<(), Failure> {
+        let bind = |namespace: &str, address: &str| {
+            let address = SocketAddr::new(address.parse().unwrap(), 4000);
+            let socket = netns::within(namespace, move || {
+                let socket = std::net::UdpSocket::bind(address)?;
+                socket.set_nonblocking(true)?;
+                Ok(socket)
+            })?;
+            Ok::<_, Failure>((UdpSocket::from_std(socket)?, address))
+        };
+        for (node, go, headers) in [(NODE, GO, 28), ("fd09::1", "fd09::2", 48)] {
+            let ends = [bind(&self.node().name, node)?, bind(self.go.namespace(), go)?];
+            for [(from, _), (to, address)] in [[&ends[0], &ends[1]], [&ends[1], &ends[0]]] {
+                let (payload, mut buffer) = (vec![7; 1280 - headers], [0; 1500]);
+                let arrives = async {
+                    loop {
+                        // I2P may lose one.
+                        from.send_to(&payload, address).await.unwrap();
+                        if let Ok(len) = timeout(Duration::from_secs(2), to.recv(&mut buffer)).await {
+                            return len.unwrap();
+                        }
+                    }
+                };
+                let len = timeout(SOON, arrives).await.map_err(|_| {
+                    self.node().failure(&format!("no packet of 1280 bytes arrives at {address}"))
+                })?;
+                assert_eq!(buffer[..len], payload[..]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the node's doctor says this of what is wrong, and sees that nothing goes through.
+    async fn doctor_says(&self, word: &str) -> Result<(), Failure> {
+        let says = async |node: &Node| {
+            let output = node.ctl(&["doctor"], "").await?;
+            Ok(output.stdout.contains(word))
+        };
+        self.node().until(&format!("doctor says {word}"), SOON, says).await?;
+        assert_eq!(ping(self.node(), GO.parse().unwrap(), 3, false).await?.received, 0);
+        Ok(())
+    }
+
+    async fn stop(self) -> Result<(), Failure> {
+        self.go.stop().await?;
+        self.lab.stop().await
+    }
+}
+
+async fn talks_to_wireguard_go(routers: Routers) -> Result<(), Failure> {
+    let started = Instant::now();
+    let passed = |what: &str| println!("{:5.1} s: {what}", started.elapsed().as_secs_f32());
+    let mut pair = Pair::start(routers).await?;
+    passed("both are up");
+    pair.go_reaches(NODE).await?;
+    passed("the first ping is answered");
+    pair.go_reaches("10.1.0.1").await?;
+    reach(pair.node(), GO).await?;
+    reach(pair.node(), "10.2.0.1").await?;
+    reach(pair.node(), "fd09::2").await?;
+    pair.full_packets_pass().await?;
+    passed("packets of 1280 bytes pass");
+    pair.transfers().await?;
+    passed("a megabyte went both ways");
+
+    // wireguard-go moves: the node follows what comes from there.
+    let moved = pair.go.change_destination().await?;
+    assert_ne!(moved, pair.destination);
+    pair.go_reaches(NODE).await?;
+    let hash = moved.parse::<i2plan_proto::endpoint::Endpoint>().unwrap().hash().b32();
+    let follows = async |node: &Node| Ok(interface(node).await?.1["endpoint"] == *hash);
+    pair.node().until("the node follows its peer", SOON, follows).await?;
+    reach(pair.node(), GO).await?;
+    pair.transfers().await?;
+    passed("wireguard-go is elsewhere, and was followed");
+
+    // The node moves, and knows where its peer is.
+    let before = pair.endpoint().await?;
+    let preshared = pair.preshared.clone();
+    pair.move_node(&preshared, &moved).await?;
+    assert_ne!(pair.endpoint().await?, before);
+    reach(pair.node(), GO).await?;
+    pair.go_reaches(NODE).await?;
+    pair.transfers().await?;
+    passed("the node is elsewhere, and was followed");
+
+    pair.move_node(&wg_key("genpsk", "").await?, &moved).await?;
+    pair.doctor_says("PresharedKey").await?;
+    passed("another preshared key carries nothing");
+    pair.go.configure(&pair.configuration(&KeyPair::new().await?.public), None).await?;
+    // What it has counted so far was of the other fault.
+    let tund = pair.node().daemon_pid("tund").await?;
+    lab::process::signal(tund, nix::sys::signal::Signal::SIGKILL)?;
+    pair.doctor_says("does not answer handshakes").await?;
+    passed("the key of another carries nothing");
+    pair.stop().await
+}
+
+#[test]
+fn wireguard_go_is_a_peer() {
+    with_wireguard_go("wireguard_go_is_a_peer", None, talks_to_wireguard_go);
+}
+
+#[test]
+fn wireguard_go_is_a_peer_on_i2pd() {
+    with_wireguard_go("wireguard_go_is_a_peer_on_i2pd", Some(Routers::I2pd), talks_to_wireguard_go);
+}
+
+/// WireGuard renews a session after two minutes, so this takes seven.
+#[test]
+#[ignore = "takes seven minutes"]
+fn sessions_with_wireguard_go_are_renewed() {
+    with_wireguard_go("sessions_with_wireguard_go_are_renewed", None, async |routers| {
+        let (started, pair) = (Instant::now(), Pair::start(routers).await?);
+        pair.go_reaches(NODE).await?;
+        let mut handshakes = vec![pair.go.last_handshake().await?];
+        let (mut sent, mut received) = (0, 0);
+        while handshakes.len() < 4 {
+            let pings = ping(pair.node(), GO.parse().unwrap(), 5, false).await?;
+            (sent, received) = (sent + pings.sent, received + pings.received);
+            let last = pair.go.last_handshake().await?;
+            if handshakes.last() != Some(&last) {
+                println!(
+                    "{:5.1} s: another session; {received} of {sent} pings answered",
+                    started.elapsed().as_secs_f32()
+                );
+                handshakes.push(last);
+            }
+            assert!(started.elapsed() < LONG, "{handshakes:?}");
+        }
+        // A datagram may be lost on its way, but no renewal interrupts the traffic.
+        assert!(received * 100 >= sent * 99, "{received} of {sent} pings answered");
+        assert!(handshakes.windows(2).all(|times| times[1] - times[0] < 130), "{handshakes:?}");
+        pair.stop().await
     });
 }
 

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use i2plan_proto::destination::{DESTINATION_LEN, base64, hash_of};
+use i2plan_proto::destination::{base64, hash_of};
+use i2plan_proto::endpoint::AnyDestination;
 pub use i2plan_proto::sam::session::Style;
 use i2plan_proto::sam::session::{HELLO, NewSession, Tunnels, read_answer, read_greeting};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -168,9 +169,9 @@ async fn ask(control: &mut TcpStream, line: &str) -> Result<String, Failure> {
     }
 }
 
-/// The destination in front of a private key, both in I2P's base64. Encoded anew, because the destination's
-/// length is no multiple of three and its last symbol shares bits with what follows.
+/// The destination in front of a private key, both in I2P's base64. Encoded anew, because its length need be no multiple of
+/// three, so that its last symbol shares bits with what follows.
 fn reencode(key: &str) -> Option<String> {
     let bytes = base64().decode(key.as_bytes()).ok()?;
-    Some(base64().encode(bytes.get(..DESTINATION_LEN)?))
+    AnyDestination::split_from(&bytes).ok().map(|(destination, _)| destination.to_base64())
 }
