@@ -7,4 +7,5 @@ elif [ -d /run/systemd/system ]; then
     for daemon in routerd keyd connector tund meshd rpcd webd; do
         timeout 30 systemctl try-restart "i2plan-$daemon.service" || :
     done
+    systemctl try-restart --no-block 'i2plan-static@*.service' || :
 fi

@@ -10,4 +10,7 @@ if [ "$1" -eq 0 ]; then
     if [ -e /var/lib/i2plan/keyd/keys ]; then
         echo "i2plan: this node's keys and its membership stay in /var/lib/i2plan."
     fi
+    if [ -e /var/lib/i2plan-static ]; then
+        echo "i2plan: the keys of interfaces with static peers stay in /var/lib/i2plan-static."
+    fi
 fi

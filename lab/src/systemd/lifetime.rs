@@ -406,7 +406,7 @@ pub async fn remove(machine: &Machine, before: &Files) -> Result<Vec<Check>, Fai
     // What an administrator has made is the administrator's to remove.
     machine
         .shell(
-            "rm -rf /etc/i2plan/passphrase /etc/i2plan/seed /etc/credstore.encrypted/i2plan-passphrase \
+            "rm -rf /etc/i2plan/passphrase /etc/i2plan/seed /etc/i2plan/static /etc/credstore.encrypted/i2plan-passphrase \
              /etc/systemd/system/i2plan-keyd.service.d",
         )
         .await?;

@@ -6,6 +6,7 @@
 //! * [`traffic`]: what a restart, an upgrade or a reboot does to pings and a transfer.
 //! * [`faults`]: what is in the way of a daemon, what its unit says about it, and whether it comes back by itself.
 //! * [`router`]: a machine whose only I2P router is its own.
+//! * [`static_peers`]: the service of an interface without a mesh.
 //! * [`lifetime`]: from the installation to the purge.
 
 use crate::Failure;
@@ -18,6 +19,7 @@ pub mod machine;
 mod options;
 mod report;
 pub mod router;
+pub mod static_peers;
 mod systems;
 pub mod traffic;
 
@@ -76,6 +78,12 @@ async fn fill(report: &mut SystemdReport, options: &Options, progress: &Progress
     }
     if does(Part::Faults) {
         faults::run(&mut systems, options, progress, &mut report.checks).await?;
+    }
+    if does(Part::Static) {
+        match static_peers::run(&mut systems, progress).await {
+            Ok(checks) => report.checks.extend(checks),
+            Err(failure) => report.checks.push(Check::new("static peers", false, failure.to_string())),
+        }
     }
     if does(Part::Removal) {
         progress.step("removing and purging");

@@ -37,6 +37,8 @@ pub(super) enum Part {
     Removal,
     /// A machine whose only I2P router is its own, from the installation to the purge
     Router,
+    /// The service of an interface with static peers, beside the node
+    Static,
     /// The package for rpm, from the installation to the removal
     Rpm,
 }
