@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::node::{Lab, Node, descriptors, resident};
+use lab::process::Spawn;
 use lab::testing::{self, sandboxed};
 use lab::{Failure, netns};
 use serde_json::{Value, json};
@@ -159,6 +161,34 @@ fn logs(node: &Node) -> Result<String, Failure> {
     Ok(std::fs::read_to_string(node.log())?)
 }
 
+/// The example in Python shows a node that knows one other, and is told of an event.
+async fn python_follows(node: &Node) -> Result<(), Failure> {
+    let env = Path::new("/usr/bin/env");
+    if !Spawn::new(env, ["python3", "--version"].map(OsString::from)).output("").await?.status.success() {
+        eprintln!("skipped: there is no python3");
+        return Ok(());
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rpcd/examples/follow.py");
+    let socket = node.run().join("rpc.sock");
+    let args = ["python3".into(), script.into(), socket.into(), OsString::from("1")];
+    let mut example = Spawn::new(env, args).wait_for_line()?;
+    assert_eq!(example.first_line().await?, "n1: 1 peers");
+    // The log begins with its first question, which may come after an event: there are more.
+    let mut made = 0;
+    let told = loop {
+        let invite = done(node, "invite.create", json!({ "expiry": "1h" })).await?;
+        done(node, "invite.revoke", json!({ "id": invite["id"] })).await?;
+        made += 1;
+        match tokio::time::timeout(Duration::from_secs(2), example.first_line()).await {
+            Ok(line) => break line?,
+            Err(_) => assert!(made < 30, "it is told of nothing"),
+        }
+    };
+    assert!(told.starts_with("event "), "{told}");
+    assert!(example.wait().await?.success());
+    Ok(())
+}
+
 #[test]
 fn every_method_answers_over_both_ways() {
     sandboxed(LAB, "every_method_answers_over_both_ways", async || {
@@ -247,6 +277,8 @@ fn every_method_answers_over_both_ways() {
             assert!(metric(&text, series).is_some_and(|count| count > 0.0), "{series}: {text}");
         }
         assert_eq!(http_at(one, METRICS_PORT, get_metrics("example.org:7671")).await?.0, 403);
+
+        python_follows(one).await?;
 
         // What happens is told, to who waits for it.
         let place = done(one, "events.poll", json!({})).await?["next"].clone();
