@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ValueEnum as _;
 use i2plan_tund::path::emulation::{self, FALL, OUTAGE, RISE, Spec};
 use serde::Serialize;
 
@@ -11,6 +13,7 @@ use crate::Failure;
 use crate::load::Arrived;
 use crate::node::{Lab, Node};
 use crate::path::link::{SLICE, Slice};
+use crate::path::plot::{Drawn, svg};
 use crate::path::{Path, Side};
 use crate::progress::Progress;
 use crate::stats::mbit;
@@ -133,7 +136,7 @@ impl Load {
 }
 
 /// What is measured, and how long.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// The path.
     pub path: PathName,
@@ -143,6 +146,8 @@ pub struct Options {
     pub queue: Option<f64>,
     /// All chance on the path follows from it.
     pub seed: u64,
+    /// Where a picture of what happened over time is written, as SVG.
+    pub plot: Option<PathBuf>,
     /// Print the result for a program.
     pub json: bool,
 }
@@ -184,6 +189,9 @@ struct Measured {
     lost: u64,
     #[serde(skip)]
     slices: Vec<Slice>,
+    /// The round-trip times of all pings, milliseconds.
+    #[serde(skip)]
+    times: Vec<Option<f64>>,
 }
 
 /// A load with what it is compared with.
@@ -304,6 +312,10 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         }
     }
     progress.done();
+    if let Some(file) = &options.plot {
+        std::fs::write(file, bench.plot(options.path, &rows))
+            .map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
+    }
     let report = bench.report(&options, rows);
     if options.json {
         let text = serde_json::to_string_pretty(&report).map_err(|error| Failure::new(error.to_string()))?;
@@ -479,7 +491,18 @@ impl Bench {
             queue_drops: sum(|slice| slice.queue_drops),
             lost: sum(|slice| slice.lost),
             slices,
+            times,
         })
+    }
+
+    /// What happened over time with each load, drawn.
+    fn plot(&self, path: PathName, rows: &BTreeMap<String, Row>) -> String {
+        let loads = rows.iter().filter_map(|(name, row)| {
+            let Measured { slices, times, .. } = row.tunnel.as_ref()?;
+            Some(Drawn { name, slices, pings: times, ping_every: PING_EVERY_MS as f64 / 1000.0 })
+        });
+        let name = path.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+        svg(&format!("{name}: {WHAT}"), &self.spec, self.seconds as f64, &loads.collect::<Vec<_>>())
     }
 
     /// The mean rate of the path while a load is counted, Mbit/s.

@@ -23,6 +23,7 @@ use crate::Failure;
 use crate::i2p::sam::bind_bridge;
 
 pub mod link;
+pub mod plot;
 pub mod sam;
 
 use link::{Link, Slice};

@@ -84,6 +84,9 @@ enum Command {
         /// The queue of the emulated path, in seconds at its rate [default: 1; `lab`: 0.1]
         #[arg(long, requires = "path", value_parser = queue)]
         queue: Option<f64>,
+        /// Draw what happened over time on the emulated path, as SVG
+        #[arg(long, requires = "path", value_name = "FILE")]
+        plot: Option<PathBuf>,
         /// All chance on the emulated path follows from it
         #[arg(long, default_value_t = 1, requires = "path")]
         seed: u64,
@@ -292,8 +295,8 @@ pub(crate) fn run() -> ExitCode {
             inner(demo::run(Options { nodes, tunnel_length, keep, json }))
         }
         Command::Network { machines, router: _ } => inner(machines::run(machines)),
-        Command::Bench { path: Some(path), seconds, queue, seed, json, .. } => {
-            inner(bench_path::run(bench_path::Options { path, seconds, queue, seed, json }))
+        Command::Bench { path: Some(path), seconds, queue, plot, seed, json, .. } => {
+            inner(bench_path::run(bench_path::Options { path, seconds, queue, seed, plot, json }))
         }
         Command::Bench { sizes: false, json, .. } => inner(bench::run(json)),
         Command::Bench { sizes: true, json, .. } => inner(sizes::run(json)),
