@@ -74,9 +74,15 @@ impl Keyd {
 
     async fn open_session(&self, request: OpenSession) -> Result<Answer<Reply>, ApiError> {
         let request = session::checked(request, self.min_tunnel_length)?;
-        let is_static = matches!(request.kind, SessionKind::StaticRaw | SessionKind::StaticRepliable);
-        if is_static != (self.purpose == Purpose::Static) {
-            return Err(self.not_for(if is_static { STATIC } else { MESH }));
+        let (of_mesh, of_static) = match request.kind {
+            SessionKind::Control | SessionKind::Data => (true, false),
+            SessionKind::Fallback => (true, true),
+            SessionKind::StaticRaw | SessionKind::StaticRepliable => (false, true),
+        };
+        match self.purpose {
+            Purpose::Mesh if !of_mesh => return Err(self.not_for(STATIC)),
+            Purpose::Static if !of_static => return Err(self.not_for(MESH)),
+            Purpose::Mesh | Purpose::Static => {}
         }
         let connection = self.dialing.dial().await?;
         let keys = match request.kind {

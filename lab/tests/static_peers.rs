@@ -163,6 +163,16 @@ fn two_files_of_wg_quick_make_a_tunnel() {
         reach(one, "10.9.0.2").await?;
         passed("tund was killed and is back");
 
+        // Started again under the endpoint that it had, it is heard, whatever the peer's router makes of that.
+        let before = ready(one).await?;
+        lab.nodes[0].stop_daemons().await?;
+        lab.nodes[0].start_daemons()?;
+        let one = &lab.nodes[0];
+        assert_eq!(ready(one).await?, before);
+        passed("the first is started again");
+        reach(&lab.nodes[1], "10.9.0.1").await?;
+        passed("it is heard again");
+
         // With another preshared key, from another destination: handshakes are answered, and nothing goes through.
         let other = format!("PresharedKey = {}\nEndpoint = {endpoint}", wg_key("genpsk", "").await?);
         lab.nodes[1].set_static(&file(&second, 2, &first, &other), "repliable")?;

@@ -280,7 +280,7 @@ pub enum SessionKind {
     /// minutes after it has ended.
     Data,
     /// As `Control`, but under a new, fallback destination while others, or rather their routers, cannot reach the
-    /// primary one, or answer what comes from there.
+    /// primary one, or answer what comes from there. Also for a static interface.
     #[serde(rename = "substitute")]
     Fallback,
     /// `STYLE=RAW`, for a static interface, under its permanent destination: the primary one of this key store, which has

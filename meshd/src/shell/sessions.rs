@@ -74,6 +74,8 @@ pub(super) enum Update {
 pub(super) enum Renewal {
     /// Open another session in its place. One for data stays until the other is there.
     Open,
+    /// Open another, under the destination of this kind, and let this one stay until it is there.
+    Under(SessionKind),
     /// Keep it, if the other is not there yet.
     Keep,
     /// Give up the attempt to open it, and begin another: the router will not answer. Of no effect on one that is open.
@@ -142,6 +144,8 @@ pub(super) async fn keep(
     mut renewals: mpsc::Receiver<Renewal>,
 ) {
     let (mut retry, mut tells) = (Retry::default(), true);
+    // Under which destination the next is opened.
+    let mut under = kind;
     let mut next = adopt.await.ok().and_then(|session| take_over(session).ok());
     loop {
         let (mut stream, session) = match next.take() {
@@ -149,7 +153,7 @@ pub(super) async fn keep(
             None => loop {
                 let begun = Instant::now();
                 tokio::select! {
-                    (opened, failed) = establish(&context, kind, &mut retry, &mut release, true) => {
+                    (opened, failed) = establish(&context, (kind, under), &mut retry, &mut release, true) => {
                         tells |= failed;
                         break opened;
                     }
@@ -176,13 +180,14 @@ pub(super) async fn keep(
                     Some(renewal) = renewals.recv() => match (renewal, kind) {
                         (Renewal::Keep | Renewal::Retry, _) => continue,
                         (Renewal::Open, SessionKind::Data) => {}
+                        (Renewal::Under(destination), _) => under = destination,
                         // A destination has one session at a time.
                         (Renewal::Open, _) => break Ended::Renewed,
                     }
                 }
                 tokio::select! {
                     error = &mut attended => break Ended::Lost(error),
-                    ((stream, session), _) = establish(&context, kind, &mut retry, &mut release, false) => {
+                    ((stream, session), _) = establish(&context, (kind, under), &mut retry, &mut release, false) => {
                         break Ended::Replaced(stream, session);
                     }
                     () = wanted(&mut renewals, Renewal::Keep) => {}
@@ -192,8 +197,12 @@ pub(super) async fn keep(
         release.handle_closed(context.started.elapsed());
         match ended {
             Ended::Replaced(stream, session) => next = Some((stream, session)),
-            Ended::Renewed => quit(&mut stream).await,
+            Ended::Renewed => {
+                under = kind;
+                quit(&mut stream).await;
+            }
             Ended::Lost(error) => {
+                under = kind;
                 let (error, wait) = (error.to_string(), retry.handle_failure(Cause::Other, opened.elapsed()));
                 let wait = jittered(wait, rand::rng().random());
                 tells |= context.log_failure(kind, &error, wait);
@@ -215,18 +224,18 @@ async fn wanted(renewals: &mut mpsc::Receiver<Renewal>, what: Renewal) {
     }
 }
 
-/// Opens a session, however many attempts that takes. Others are told how it is done if `tells`: where there is one
-/// already, it is up. Also returns whether the log has a warning of an attempt.
+/// Opens a session of a kind under the destination of a kind, however many attempts that takes. Others are told how it is
+/// done if `tells`: where there is one already, it is up. Also returns whether the log has a warning of an attempt.
 async fn establish(
     context: &Context,
-    kind: SessionKind,
+    (kind, under): (SessionKind, SessionKind),
     retry: &mut Retry,
     release: &mut Release,
     tells: bool,
 ) -> ((TcpStream, Open), bool) {
     let mut failed = false;
     loop {
-        if has_permanent_destination(kind) {
+        if has_permanent_destination(under) {
             sleep(release.wait(context.started.elapsed())).await;
             // Until it is known better: this process may end before the router answers.
             let _ = context.updates.send(Update::Lingers(true)).await;
@@ -234,7 +243,7 @@ async fn establish(
         if tells {
             context.state(kind, SessionState::Opening, None).await;
         }
-        let error = match open(context, kind, release).await {
+        let error = match open(context, under, release).await {
             Ok(opened) => return (opened, failed),
             Err(error) => error,
         };

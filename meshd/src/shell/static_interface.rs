@@ -170,6 +170,8 @@ struct StaticInterface {
     bridge: String,
     sam_version: Option<String>,
     session: SessionStatus,
+    /// That of the session.
+    destination: Option<DestinationHash>,
     check: SessionCheck,
     renew: mpsc::Sender<Renewal>,
     lookups: mpsc::Sender<DestinationHash>,
@@ -238,6 +240,7 @@ impl StaticInterface {
             keyd_report,
             sam_version: None,
             session: SessionStatus { state: SessionState::Down, error: None },
+            destination: None,
             check: SessionCheck::default(),
             renew,
             lookups,
@@ -269,7 +272,9 @@ impl StaticInterface {
             }
             Update::Data(session) => {
                 self.asked = Lookups::default();
-                self.check.handle_session();
+                let permanent = self.me.as_ref().is_none_or(|me| me.control == session.destination);
+                self.check.handle_session(permanent, self.started.elapsed());
+                self.destination = Some(session.destination.hash());
                 self.tunnel.send_modify(|desired| desired.session = Some(session));
                 self.look_up();
             }
@@ -330,7 +335,8 @@ impl StaticInterface {
         let unanswered = stats.as_ref().filter(|stats| stats.session.is_some());
         let unanswered = unanswered.and_then(|stats| stats.unanswered).map(Duration::from_millis);
         let is_heard = stats.as_ref().is_some_and(|stats| stats.heard.is_some());
-        match self.check.handle_time(is_heard, unanswered, self.started.elapsed()) {
+        let may_move = self.style == Style::Datagram;
+        match self.check.handle_time(may_move, is_heard, unanswered, self.started.elapsed()) {
             Some(CheckAction::Test) => {
                 let peers = self.peers.borrow();
                 let silent = peers.iter().filter(|peer| peer.stats.unanswered > 0);
@@ -346,6 +352,16 @@ impl StaticInterface {
             Some(CheckAction::Renew) => {
                 info!("nothing is answered through the session: it is opened again");
                 let _ = self.renew.try_send(Renewal::Open);
+            }
+            Some(CheckAction::Fallback) => {
+                info!(
+                    "nothing is answered through the session: another is opened, under a fallback destination"
+                );
+                let _ = self.renew.try_send(Renewal::Under(SessionKind::Fallback));
+            }
+            Some(CheckAction::Return) => {
+                info!("a session is opened under the permanent destination again");
+                let _ = self.renew.try_send(Renewal::Under(SessionKind::StaticRepliable));
             }
             None => {}
         }
@@ -411,7 +427,7 @@ impl StaticInterface {
                 fallback: None,
                 data: session(
                     self.session.state,
-                    destination.map(|destination| destination.hash().b32()),
+                    self.destination.or(destination.map(|own| own.hash())).map(|hash| hash.b32()),
                     self.session.error.clone(),
                 ),
             },
@@ -508,6 +524,10 @@ const FAILURES: u32 = 2;
 /// long, up to the second.
 const PATIENCE: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(600)];
 
+/// How long peers are talked to from a fallback destination before the permanent one is tried again: longer than routers
+/// go on with what they had agreed on with it (emissary 0.4: ten minutes).
+const FALLBACK: Duration = Duration::from_secs(900);
+
 /// What is to be done about a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CheckAction {
@@ -515,11 +535,17 @@ enum CheckAction {
     Test,
     /// Open it again.
     Renew,
+    /// Open another under a fallback destination.
+    Fallback,
+    /// Open another under the permanent destination.
+    Return,
 }
 
 /// Decides when a session is tested and opened again. A session that has reached itself and does not any more is of no
 /// use. One in which nobody answers may be: a router goes on with what it has agreed on with that of a peer, which may
-/// have been restarted (emissary 0.4). Or the peers are away, and so it is opened again ever more rarely.
+/// have been restarted (emissary 0.4). Where peers follow who sends to them, they are called from a fallback destination
+/// then, once: who calls this interface finds it at the permanent one. Or the peers are away, and so it is opened again
+/// ever more rarely.
 #[derive(Debug, Default)]
 struct SessionCheck {
     /// A datagram to itself has come back.
@@ -528,32 +554,50 @@ struct SessionCheck {
     next: Option<Duration>,
     /// How often it was opened again since a peer was heard.
     renewals: u32,
+    /// A fallback destination was tried since a peer was heard.
+    tried: bool,
+    /// Since when it is there, if it is under a fallback destination.
+    fallback_since: Option<Duration>,
 }
 
 impl SessionCheck {
-    /// Another session is open.
-    fn handle_session(&mut self) {
-        *self = Self { renewals: self.renewals, ..Self::default() };
+    /// Another session is open, under the permanent destination or a fallback destination.
+    fn handle_session(&mut self, permanent: bool, now: Duration) {
+        let (renewals, tried) = (self.renewals, self.tried);
+        *self = Self { renewals, tried, fallback_since: (!permanent).then_some(now), ..Self::default() };
     }
 
     /// A peer was heard through the session or not; the first thing that calls for an answer was sent so long ago, if it
-    /// was not answered.
+    /// was not answered. Peers follow to another destination, or not.
     fn handle_time(
         &mut self,
+        may_move: bool,
         is_heard: bool,
         unanswered: Option<Duration>,
         now: Duration,
     ) -> Option<CheckAction> {
         if is_heard {
-            self.renewals = 0;
+            (self.renewals, self.tried) = (0, false);
+        }
+        if self.fallback_since.is_some_and(|since| now >= since + FALLBACK) {
+            // Asked for again if the router takes so long.
+            self.fallback_since = Some(now);
+            return Some(CheckAction::Return);
         }
         let unanswered = unanswered?;
         let [first, longest] = PATIENCE;
         let patience = first.saturating_mul(1 << self.renewals.min(16)).min(longest);
-        if unanswered >= patience || self.failures >= FAILURES {
+        let is_broken = self.failures >= FAILURES;
+        if unanswered >= patience || is_broken {
             self.failures = 0;
             self.renewals += 1;
-            return Some(CheckAction::Renew);
+            return Some(if self.fallback_since.is_some() {
+                CheckAction::Return
+            } else if may_move && !is_broken && !std::mem::replace(&mut self.tried, true) {
+                CheckAction::Fallback
+            } else {
+                CheckAction::Renew
+            });
         }
         if unanswered < QUIET || self.next.is_some_and(|next| now < next) {
             return None;
@@ -582,14 +626,14 @@ mod tests {
         let (mut check, mut since, mut renewed) = (SessionCheck::default(), 0, Vec::new());
         for now in 0..3600 {
             let unanswered = (now > since).then(|| seconds(now - since));
-            match check.handle_time(false, unanswered, seconds(now)) {
+            match check.handle_time(false, false, unanswered, seconds(now)) {
                 Some(CheckAction::Test) => check.handle_result(came(now)),
                 Some(CheckAction::Renew) => {
                     renewed.push(now);
                     since = now + 1;
-                    check.handle_session();
+                    check.handle_session(true, seconds(since));
                 }
-                None => {}
+                other => assert_eq!(other, None),
             }
         }
         renewed
@@ -627,11 +671,39 @@ mod tests {
     #[test]
     fn one_that_is_answered_is_left_alone() {
         let mut check = SessionCheck::default();
-        assert!((0..600).all(|now| check.handle_time(true, Some(seconds(now % 14)), seconds(now)).is_none()));
-        assert!(check.handle_time(true, None, seconds(600)).is_none());
+        assert!(
+            (0..600)
+                .all(|now| check.handle_time(true, true, Some(seconds(now % 14)), seconds(now)).is_none())
+        );
+        assert!(check.handle_time(true, true, None, seconds(600)).is_none());
         // What was heard counts for the next time.
         check.renewals = 7;
-        assert!(check.handle_time(true, None, seconds(601)).is_none());
-        assert_eq!(check.handle_time(false, Some(seconds(20)), seconds(700)), Some(CheckAction::Renew));
+        assert!(check.handle_time(true, true, None, seconds(601)).is_none());
+        assert_eq!(
+            check.handle_time(false, false, Some(seconds(20)), seconds(700)),
+            Some(CheckAction::Renew)
+        );
+    }
+
+    #[test]
+    fn peers_that_do_not_answer_are_called_from_a_fallback_destination_once() {
+        let mut check = SessionCheck::default();
+        let unanswered = |check: &mut SessionCheck, long: u64, now: u64| {
+            check.handle_time(true, false, Some(seconds(long)), seconds(now))
+        };
+        assert_eq!(unanswered(&mut check, 20, 20), Some(CheckAction::Fallback));
+        check.handle_session(false, seconds(22));
+        // Nobody answers there either: the permanent one is where others look.
+        assert_eq!(unanswered(&mut check, 40, 62), Some(CheckAction::Return));
+        check.handle_session(true, seconds(64));
+        assert_eq!(unanswered(&mut check, 80, 144), Some(CheckAction::Renew));
+        check.handle_session(true, seconds(145));
+        // One that has answered is looked for anew.
+        assert_eq!(check.handle_time(true, true, None, seconds(150)), None);
+        assert_eq!(unanswered(&mut check, 20, 180), Some(CheckAction::Fallback));
+        check.handle_session(false, seconds(182));
+        assert!((183..1082).all(|now| check.handle_time(true, true, None, seconds(now)).is_none()));
+        assert_eq!(check.handle_time(true, true, None, seconds(1082)), Some(CheckAction::Return));
+        assert_eq!(check.handle_time(true, true, None, seconds(1083)), None, "it is being opened");
     }
 }
