@@ -7,7 +7,7 @@
 //! * `file`: what a file sets, and on which line.
 //! * [`save`]: how a value gets into a file.
 //! * [`live`]: what changes while `meshd` runs.
-//! * [`wg_quick`]: files of wg-quick(8), with endpoints in I2P.
+//! * [`static_interface`]: interfaces with static peers, from a configuration file, a file of wg-quick(8) or options.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ mod file;
 mod keys;
 pub mod live;
 pub mod save;
-pub mod wg_quick;
+pub mod static_interface;
 
 pub use keys::{Config, KEYS, Key, parse_duration};
 
@@ -184,6 +184,12 @@ impl Config {
         &self.notes
     }
 
+    /// Whether the file describes an interface with static peers, which a program that takes no part in a mesh runs.
+    #[must_use]
+    pub fn has_interface(&self) -> bool {
+        self.has_interface
+    }
+
     /// Reads the same file again, and the environment.
     ///
     /// # Errors
@@ -256,6 +262,7 @@ impl Config {
             );
             config.notes.push(one_line(&note));
         }
+        config.has_interface = static_interface::sections::has_sections(text);
         Ok(config)
     }
 

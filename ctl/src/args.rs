@@ -187,7 +187,7 @@ pub enum Command {
 }
 
 /// The name of an interface, which is part of a path.
-fn interface_name(name: &str) -> Result<String, String> {
+pub(crate) fn interface_name(name: &str) -> Result<String, String> {
     check_interface_name(name).map(|()| name.to_owned())
 }
 

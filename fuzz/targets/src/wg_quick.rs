@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use i2plan_config::wg_quick::{Table, is_wg_quick, key_text, parse, public_key};
+use i2plan_config::static_interface::wg_quick::{is_wg_quick, parse};
+use i2plan_config::static_interface::{Table, key_text, public_key};
 use i2plan_proto::prefix::Prefix;
 
 use crate::{Seeds, seed};
