@@ -450,6 +450,23 @@ mod tests {
     }
 
     #[test]
+    fn an_interface_may_be_described_beside_the_keys() {
+        let text = "[interface]\nmtu = 1\n[[peer]]\nx = 1\n[mesh]\nmax_peers = 5\n";
+        let config = read(text).unwrap();
+        assert_eq!((config.has_interface(), config.max_peers), (true, 5));
+        assert!(!read("[mesh]\nmax_peers = 5\n").unwrap().has_interface());
+        // What is no section is a key that there is not.
+        assert_eq!(
+            message("interface = \"i2plan0\"\n"),
+            "c.toml:1: unknown key interface; did you mean tun.interface?"
+        );
+        assert_eq!(
+            message("[[interface]]\nmtu = 1\n"),
+            "c.toml:1: unknown key interface; did you mean tun.interface?"
+        );
+    }
+
+    #[test]
     fn the_table_is_in_order() {
         let mut sections = Vec::new();
         for key in KEYS {

@@ -677,7 +677,7 @@ impl PeerSection {
 }
 
 /// Reads the key in a file.
-type ReadKey<'a> = dyn Fn(&Path) -> Result<SecretKey, KeyFileError> + 'a;
+pub type ReadKey<'a> = dyn Fn(&Path) -> Result<SecretKey, KeyFileError> + 'a;
 
 fn key_file(key: &'static str, path: &str, read: &ReadKey<'_>) -> Result<SecretKey, Problem> {
     // What begins otherwise may be a key that was put where its file belongs.

@@ -158,7 +158,7 @@ fn with_section(text: &str, section: &str) -> Zeroizing<String> {
 }
 
 /// The section of a peer, as wg-quick(8) has it.
-fn section(peer: &Peer) -> Zeroizing<String> {
+pub(super) fn section(peer: &Peer) -> Zeroizing<String> {
     let Peer { public_key, preshared_key, allowed_ips, endpoint, keepalive } = peer;
     let endpoint = endpoint.as_ref().map(ToString::to_string);
     let allowed = allowed_ips
@@ -325,5 +325,69 @@ mod tests {
         let last = file.remove_peer(&peer(2).public_key, &router);
         assert!(matches!(last, Err(EditError::LastPeer { .. })));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn toml_is_changed_as_a_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, PRIVATE).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+            path
+        };
+        let (private, preshared) = (secret("key"), secret("psk"));
+        let interface = format!(
+            "# mine\n[interface] # this\nprivate_key_file = '{}'\naddresses = ['10.9.0.1/24']\n",
+            private.display()
+        );
+        let old = |number| import::section(&peer(number), None);
+        let text = format!(
+            "[node]\nname = \"a\"\n\n{interface}\n# the second\n{}\n# of the mesh\n[mesh]\nmax_peers = 5\n",
+            old(2)
+        );
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, &text).unwrap();
+        let file = InterfaceFile::configuration(path.clone());
+        let content = || std::fs::read_to_string(&path).unwrap();
+        let with_key = Peer { preshared_key: key_of(PRIVATE), keepalive: Some(7), ..peer(3) };
+        assert_eq!(
+            file.add_peer(&with_key, Some(&preshared), &[]).unwrap().peers,
+            [peer(2), with_key.clone()]
+        );
+        assert_eq!(content(), format!("{text}\n{}", import::section(&with_key, Some(&preshared))));
+        assert!(!content().contains(PRIVATE));
+        // What could not be read back is not written.
+        let without_file = file.add_peer(
+            &Peer { public_key: peer(4).public_key, allowed_ips: Vec::new(), ..with_key.clone() },
+            None,
+            &[],
+        );
+        assert!(matches!(without_file, Err(EditError::Form { .. })), "{without_file:?}");
+        let told = file.add_peer(&peer(3), None, &[]).unwrap_err().to_string();
+        assert!(told.contains("peer.public_key: this peer is a duplicate of the one on line "), "{told}");
+        file.remove_peer(&with_key.public_key, &[]).unwrap();
+        assert_eq!(content(), text);
+        file.add_peer(&peer(3), None, &[]).unwrap();
+        file.remove_peer(&peer(2).public_key, &[]).unwrap();
+        assert_eq!(
+            content(),
+            format!(
+                "[node]\nname = \"a\"\n\n{interface}\n# of the mesh\n[mesh]\nmax_peers = 5\n\n{}",
+                old(3)
+            )
+        );
+        assert!(matches!(file.remove_peer(&peer(3).public_key, &[]), Err(EditError::LastPeer { .. })));
+        // A value of another section changes nothing of the interface.
+        crate::save::save(&path, "mesh.max_peers", "7").unwrap();
+        assert_eq!(file.load(&[]).unwrap().peers, [peer(3)]);
+        // Another form than sections is left to people.
+        let inline = format!(
+            "peer = [{{ public_key = '{}', allowed_ips = [] }}]\n{interface}",
+            key_text(&peer(2).public_key).as_str()
+        );
+        std::fs::write(&path, &inline).unwrap();
+        assert!(matches!(file.add_peer(&peer(3), None, &[]), Err(EditError::Form { .. })));
+        assert_eq!(content(), inline);
     }
 }

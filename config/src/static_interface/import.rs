@@ -217,3 +217,198 @@ fn may_hold_key(comment: &str) -> bool {
     comment.split(|char| !of_key(char)).any(|run| run.len() > MAX_RUN)
         || comment.contains(|char: char| char.is_control() && char != '\t')
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    use i2plan_proto::destination::DestinationHash;
+    use i2plan_proto::endpoint::Endpoint;
+    use proptest::prelude::*;
+
+    use super::super::{InterfaceFile, KeyFileError, clamp, edit, public_key, sections, wg_quick};
+    use super::*;
+
+    /// One that `wg genkey` makes.
+    const PRIVATE: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
+
+    fn key(number: u8) -> String {
+        key_text(&public_key(&SecretKey([number; 32]))).to_string()
+    }
+
+    fn file() -> String {
+        format!(
+            "# of the office\n\n#  since May\n[Interface]\nPrivateKey = {PRIVATE} # mine\nAddress = 10.9.0.1/24, fd09::1/64\n\
+             #PrivateKey = {PRIVATE}\nListenPort = 1\n# of all\n\n# the second\n[Peer]\nPublicKey = {}\n\
+             AllowedIPs = 10.9.0.2/32\nPresharedKey = {PRIVATE}\n\n[Peer]\n# the third\nPublicKey = {}\n",
+            key(2),
+            key(3)
+        )
+    }
+
+    fn import(text: &str, directory: &Path) -> Import {
+        let content = wg_quick::parse(text, &[]).unwrap();
+        Import::new(text, &content, None, Some(Style::Raw), directory, "wg0")
+    }
+
+    #[test]
+    fn a_file_becomes_toml_with_its_comments_and_without_its_keys() {
+        let import = import(&file(), Path::new("/etc/i2plan/static"));
+        let expected = format!(
+            "# of the office\n# since May\n# mine\n# of all\n[interface]\n\
+             private_key_file = \"/etc/i2plan/static/wg0.key\"\naddresses = [\"10.9.0.1/24\", \"fd09::1/64\"]\n\
+             style = \"raw\"\n\n# the second\n[[peer]]\npublic_key = \"{}\"\n\
+             preshared_key_file = \"/etc/i2plan/static/wg0-peer1.psk\"\nallowed_ips = [\"10.9.0.2/32\"]\n\n# the third\n\
+             [[peer]]\npublic_key = \"{}\"\nallowed_ips = []\n",
+            key(2),
+            key(3)
+        );
+        assert_eq!(import.toml, expected);
+        assert_eq!((import.left_out, import.keys.len()), (vec![7], 2));
+    }
+
+    #[test]
+    fn files_are_made_and_none_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let import = import(&file(), dir.path());
+        let names = || {
+            let mut names: Vec<_> = std::fs::read_dir(dir.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        // The last one that is made is in the way: no other is left behind.
+        let output = dir.path().join("wg0.toml");
+        std::fs::write(&output, "mine").unwrap();
+        assert!(matches!(import.write(Some(&output)), Err(ImportError::Exists(path)) if path == output));
+        assert_eq!(
+            (names(), std::fs::read_to_string(&output).unwrap().as_str()),
+            (vec!["wg0.toml".to_owned()], "mine")
+        );
+        std::fs::remove_file(&output).unwrap();
+        import.write(Some(&output)).unwrap();
+        assert_eq!(names(), ["wg0-peer1.psk", "wg0.key", "wg0.toml"]);
+        for (path, mode) in [("wg0.key", 0o600), ("wg0-peer1.psk", 0o600), ("wg0.toml", 0o644)] {
+            let found = dir.path().join(path).metadata().unwrap();
+            // As the umask allows.
+            assert_eq!((found.mode() & 0o777 & !mode, found.nlink()), (0, 1), "{path}");
+        }
+        assert_eq!(std::fs::read_to_string(dir.path().join("wg0.key")).unwrap(), format!("{PRIVATE}\n"));
+        let content = InterfaceFile::new(output.clone()).load(&[]).unwrap();
+        assert_eq!(content.peers, wg_quick::parse(&file(), &[]).unwrap().peers);
+        // Keys that are there already stay, and another key is not overwritten.
+        std::fs::remove_file(&output).unwrap();
+        import.write(Some(&output)).unwrap();
+        std::fs::remove_file(&output).unwrap();
+        std::fs::write(dir.path().join("wg0.key"), key(2)).unwrap();
+        assert!(
+            matches!(import.write(Some(&output)), Err(ImportError::Exists(path)) if path.ends_with("wg0.key"))
+        );
+        assert_eq!(std::fs::read_to_string(dir.path().join("wg0.key")).unwrap(), key(2));
+        assert_eq!(names().len(), 2);
+    }
+
+    #[test]
+    fn a_file_of_a_key_that_others_can_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let import = import(&file(), dir.path());
+        let output = dir.path().join("wg0.toml");
+        import.write(Some(&output)).unwrap();
+        let key = dir.path().join("wg0.key");
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let told = InterfaceFile::new(output).load(&[]).unwrap_err().to_string();
+        let says = format!(":6: interface.private_key_file: {} can be read by others", key.display());
+        assert!(told.contains(&says), "{told}");
+    }
+
+    /// An interface with peers, as a file of wg-quick can have it.
+    fn content() -> impl Strategy<Value = StaticConfig> {
+        let secret = || any::<[u8; 32]>().prop_map(SecretKey);
+        let peer = (
+            proptest::option::of(secret()),
+            any::<bool>(),
+            proptest::option::of(any::<[u8; 32]>().prop_map(|hash| Endpoint::Hash(DestinationHash(hash)))),
+            proptest::option::of(any::<u16>()),
+        );
+        let interface = (
+            secret(),
+            proptest::collection::vec(1_u8..=254, 1..3),
+            proptest::option::of(1280_u16..=9000),
+            prop_oneof![Just(Table::Auto), Just(Table::Off), (1_u32..=254).prop_map(Table::Number)],
+        );
+        (interface, proptest::collection::vec(peer, 1..5)).prop_map(
+            |((mut private_key, hosts, mtu, table), peers)| {
+                clamp(&mut private_key);
+                let address = |host| Prefix::new(IpAddr::from([10, 9, 0, host]), 24);
+                let peer = |(number, (preshared_key, has_ips, endpoint, keepalive))| {
+                    let four = Prefix::new(IpAddr::from([10, 8, number, 0]), 24);
+                    let six = Prefix::new(IpAddr::from([0xfd09_u16, number.into(), 0, 0, 0, 0, 0, 0]), 64);
+                    Peer {
+                        public_key: public_key(&SecretKey([number; 32])),
+                        preshared_key,
+                        allowed_ips: if has_ips { vec![four, six] } else { Vec::new() },
+                        endpoint,
+                        keepalive,
+                    }
+                };
+                StaticConfig {
+                    interface: super::super::Interface {
+                        name: None,
+                        style: None,
+                        private_key,
+                        addresses: hosts.into_iter().map(address).collect(),
+                        mtu,
+                        table,
+                    },
+                    peers: (1..).zip(peers).map(peer).collect(),
+                    ignored: Vec::new(),
+                }
+            },
+        )
+    }
+
+    /// The text of a file of wg-quick(8) that says this.
+    fn written(content: &StaticConfig, comment: &str) -> String {
+        let interface = &content.interface;
+        let addresses: Vec<_> = interface.addresses.iter().map(ToString::to_string).collect();
+        let mut text = format!(
+            "[Interface] # {comment}\nPrivateKey = {}\nAddress = {}\n",
+            key_text(&interface.private_key.0).as_str(),
+            addresses.join(",")
+        );
+        if let Some(mtu) = interface.mtu {
+            text += &format!("MTU = {mtu}\n");
+        }
+        match interface.table {
+            Table::Auto => {}
+            Table::Off => text += "Table = off\n",
+            Table::Number(number) => text += &format!("Table = {number}\n"),
+        }
+        for peer in &content.peers {
+            text += &format!("# {comment}\n{}", edit::section(peer).as_str());
+        }
+        text
+    }
+
+    proptest! {
+        #[test]
+        fn the_toml_means_what_the_file_of_wg_quick_does(content in content(), comment in "\\PC{0,60}") {
+            let text = written(&content, &comment);
+            let parsed = wg_quick::parse(&text, &[]).unwrap();
+            prop_assert_eq!(&parsed, &content);
+            let import = Import::new(&text, &parsed, None, None, Path::new("/keys"), "wg0");
+            let read = |path: &Path| {
+                let found = import.keys.iter().find(|(known, _)| known == path);
+                found.map(|(_, key)| key.clone()).ok_or_else(|| KeyFileError::NoKey(path.to_owned()))
+            };
+            let again = sections::parse(&import.toml, Some("wg0"), &[], &read).unwrap();
+            prop_assert_eq!(again, content);
+            for (_, key) in &import.keys {
+                prop_assert!(!import.toml.contains(key_text(&key.0).as_str()));
+            }
+        }
+    }
+}

@@ -79,3 +79,75 @@ impl Options<'_> {
         draft.finish(LINE, routers).map_err(without_lines)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::super::{clamp, key_text, public_key};
+    use super::*;
+    use i2plan_ipc::secret::SecretKey;
+
+    #[test]
+    fn options_mean_an_interface_or_all_their_faults_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let mut private = SecretKey([1; 32]);
+        clamp(&mut private);
+        std::fs::write(&path, key_text(&private.0).as_str()).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        let peer = key_text(&public_key(&SecretKey([2; 32])));
+        let (addresses, allowed) =
+            (["10.9.0.1/24,fd09::1/64".to_owned()], ["10.9.0.2/32".to_owned(), "fd09::2/128".to_owned()]);
+        let options = Options {
+            private_key_file: &path,
+            addresses: &addresses,
+            public_key: &peer,
+            preshared_key_file: Some(&path),
+            allowed_ips: &allowed,
+            endpoint: None,
+            keepalive: Some("0"),
+        };
+        let content = options.read(&[]).unwrap();
+        assert_eq!(content.interface.private_key, private);
+        assert_eq!((content.interface.addresses.len(), content.peers[0].allowed_ips.len()), (2, 2));
+        assert_eq!(
+            (content.peers[0].keepalive, &content.peers[0].preshared_key),
+            (Some(0), &Some(private.clone()))
+        );
+
+        let told = |options: Options<'_>| {
+            let faults = options.read(&[IpAddr::from([10, 1, 2, 3])]).unwrap_err();
+            faults.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let own = key_text(&public_key(&private));
+        assert_eq!(
+            told(Options { public_key: &own, ..options }),
+            ["--peer-public-key: it is this interface's own"]
+        );
+        let wrong = ["10.1.0.0/16".to_owned()];
+        let (none, much) = ([String::new()], "1h");
+        assert_eq!(
+            told(Options {
+                addresses: &none,
+                endpoint: Some("203.0.113.7:51820"),
+                allowed_ips: &wrong,
+                keepalive: Some(much),
+                ..options
+            }),
+            [
+                "--peer-endpoint: a clearnet endpoint: i2plan does not carry WireGuard over UDP",
+                "--peer-keepalive: \"1h\" is no number of seconds up to 65535, or off",
+                "--address is missing in this section",
+                "--peer-allowed-ips: 10.1.0.0/16 captures the route to the I2P router, at 10.1.2.3",
+            ]
+        );
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let told = told(Options { preshared_key_file: None, ..options });
+        assert!(
+            told[0].starts_with("--private-key-file: ") && told[0].contains("can be read by others"),
+            "{told:?}"
+        );
+    }
+}
