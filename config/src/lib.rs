@@ -315,7 +315,7 @@ impl Config {
             text.push_str(&format!("# ({}{restart}{default}{})\n", key.variable, key.default));
             text.push_str(&format!("#{name} = {}\n", key.example));
         }
-        text
+        text + static_interface::sections::EXAMPLE
     }
 }
 
@@ -416,6 +416,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::static_interface::sections::{INTERFACE_KEYS, PEER_KEYS};
     use super::*;
 
     fn read(text: &str) -> Result<Config, ConfigError> {
@@ -505,6 +506,16 @@ mod tests {
             let row = format!("| `{}` | `{}` |", key.name, key.variable);
             assert!(documentation.contains(&row), "docs/configuration.md lacks {row}");
         }
+        let page = include_str!("../../packaging/man/i2plan.toml.5.in");
+        let (of_interface, of_peer) = page.split_once(".SS [[peer]]\n").unwrap();
+        for (section, keys, part) in
+            [("interface", &INTERFACE_KEYS[..], of_interface), ("peer", &PEER_KEYS, of_peer)]
+        {
+            for key in keys {
+                assert!(documentation.contains(&format!("| `{section}.{key}` |")), "{key} is not documented");
+                assert!(part.contains(&format!(".B {key}\n")), "i2plan.toml(5) lacks {key}");
+            }
+        }
     }
 
     #[test]
@@ -528,7 +539,11 @@ mod tests {
             .lines()
             .map(|line| line.strip_prefix('#').filter(|line| !line.starts_with(' ')).unwrap_or(line))
             .fold(String::new(), |text, line| text + line + "\n");
-        assert_eq!(read(&set).unwrap().sources.len(), KEYS.len());
+        let all = read(&set).unwrap();
+        assert_eq!((all.sources.len(), all.has_interface()), (KEYS.len(), true));
+        let key = static_interface::key_of("yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=").unwrap();
+        let interface = static_interface::sections::parse(&set, None, &[], &|_| Ok(key.clone())).unwrap();
+        assert!(interface.peers[0].preshared_key.is_some() && interface.interface.style.is_some());
     }
 
     #[test]

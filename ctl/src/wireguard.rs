@@ -210,6 +210,40 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn the_file_of_an_interface_is_found_by_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let configuration = |text: &str| {
+            std::fs::write(path("config.toml"), text).unwrap();
+            let name = |variable| (variable == "I2PLAN_NODE_NAME").then(|| "host".to_owned());
+            Config::from_parts(&path("config.toml"), text, name).unwrap()
+        };
+        let find = |config: &Config| find_in(dir.path(), false, "wg1", config);
+        let none = configuration("");
+        let missing = find(&none).unwrap_err();
+        assert!(missing.message.ends_with("wg1.toml") && missing.hint.is_some(), "{}", missing.message);
+        let private = path("key");
+        std::fs::write(&private, "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n").unwrap();
+        std::fs::set_permissions(&private, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let described = |name: &str| {
+            format!(
+                "[interface]\nname = \"{name}\"\nprivate_key_file = \"{}\"\naddresses = [\"10.9.0.1/24\"]\n\n[[peer]]\n\
+                 public_key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"\n",
+                private.display()
+            )
+        };
+        assert_eq!(find(&configuration(&described("wg0"))).unwrap_err().message, missing.message);
+        let config = configuration(&described("wg1"));
+        assert_eq!(find(&config).unwrap(), InterfaceFile::configuration(path("config.toml")));
+        std::fs::write(path("wg1.toml"), "").unwrap();
+        assert_eq!(find(&config).unwrap(), InterfaceFile::new(path("wg1.toml")));
+        std::fs::write(path("wg1.conf"), "").unwrap();
+        assert!(find(&config).unwrap_err().message.starts_with("both "));
+        std::fs::remove_file(path("wg1.toml")).unwrap();
+        assert_eq!(find(&none).unwrap(), InterfaceFile::new(path("wg1.conf")));
+    }
+
     /// Answers one request after the other so, and returns what was asked.
     fn serve(path: &Path, answers: &'static [i32]) -> Arc<Mutex<Vec<String>>> {
         let (asked, listener) = (Arc::new(Mutex::new(Vec::new())), UnixListener::bind(path).unwrap());

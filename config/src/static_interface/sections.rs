@@ -28,6 +28,35 @@ pub const INTERFACE_KEYS: [&str; 6] = ["name", "private_key_file", "addresses", 
 pub const PEER_KEYS: [&str; 5] =
     ["public_key", "endpoint", "allowed_ips", "persistent_keepalive", "preshared_key_file"];
 
+/// What the example of a configuration says of them, in comments.
+pub(crate) const EXAMPLE: &str = r#"
+# An interface with static peers, which `i2planctl up` runs in the place of a member of a mesh. `i2planctl wg import`
+# makes these sections from a file of wg-quick; they may also stand alone, in /etc/i2plan/static/NAME.toml.
+#[interface]
+# Its name, here alone: a file of its own has that as its name. Default: wg0.
+#name = "wg0"
+# The file with the private key, which nobody else may read: umask 077; i2planctl wg genkey > FILE
+#private_key_file = "/etc/i2plan/static/wg0.key"
+#addresses = ["10.9.0.1/24", "fd09::1/64"]
+# 1280 to 9000 bytes.
+#mtu = 1280
+# The routing table that gets routes to the allowed IPs: a number, "auto" (the main one) or "off".
+#table = "auto"
+# The style of the datagrams, the same at both ends: "repliable" or "raw".
+#style = "repliable"
+
+# One for each peer.
+#[[peer]]
+#public_key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+# What `i2planctl --static NAME endpoint` prints there. Default: where the peer sends from.
+#endpoint = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.b32.i2p"
+#allowed_ips = ["10.9.0.2/32", "fd09::2/128"]
+# Seconds, or "off".
+#persistent_keepalive = 25
+# The file with the preshared key, if there is one: umask 077; i2planctl wg genpsk > FILE
+#preshared_key_file = "/etc/i2plan/static/wg0-peer1.psk"
+"#;
+
 /// Whether what a configuration file has at its top is one of these sections.
 pub(crate) fn is_section(name: &str, value: &DeValue<'_>) -> bool {
     match name {
