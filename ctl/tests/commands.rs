@@ -1425,7 +1425,7 @@ fn an_interface_in_toml_is_checked_and_all_its_faults_are_told() {
     let told = stderr(&told);
     let lines: Vec<_> = told.lines().filter(|line| !line.starts_with("hint: ")).collect();
     let expected = [
-        "2: interface.private_key_file: /nonexistent/key: ",
+        "2: interface.private_key_file: /nonexistent: ",
         "3: interface.addresses: \"10.9.0.1/33\" is no IP address",
         "4: unknown key mtuu in [interface]; did you mean mtu?",
         "8: peer.endpoint: a clearnet endpoint",
