@@ -200,7 +200,7 @@ fn comments(text: &str) -> (Vec<Vec<String>>, Vec<usize>) {
         match comment.map(str::trim) {
             Some(comment) if may_hold_key(comment) => left_out.push(number),
             Some(comment) => {
-                waiting.push(format!("# {comment}\n").replace("#  ", "# ").replace("# \n", "#\n"))
+                waiting.push(format!("# {comment}").trim_end().to_owned() + "\n");
             }
             None => {}
         }
