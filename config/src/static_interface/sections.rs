@@ -35,7 +35,7 @@ pub(crate) const EXAMPLE: &str = r#"
 #[interface]
 # Its name, here alone: a file of its own has that as its name. Default: wg0.
 #name = "wg0"
-# The file with the private key, which nobody else may read: umask 077; i2planctl wg genkey > FILE
+# The file with the private key, which nobody else may read: umask 077; wg genkey > FILE
 #private_key_file = "/etc/i2plan/static/wg0.key"
 #addresses = ["10.9.0.1/24", "fd09::1/64"]
 # 1280 to 9000 bytes.
@@ -48,12 +48,12 @@ pub(crate) const EXAMPLE: &str = r#"
 # One for each peer.
 #[[peer]]
 #public_key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
-# What `i2planctl --static NAME endpoint` prints there. Default: where the peer sends from.
+# NAME.b32.i2p or a destination in base64. Default: where the peer sends from.
 #endpoint = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.b32.i2p"
 #allowed_ips = ["10.9.0.2/32", "fd09::2/128"]
 # Seconds, or "off".
 #persistent_keepalive = 25
-# The file with the preshared key, if there is one: umask 077; i2planctl wg genpsk > FILE
+# The file with the preshared key, if there is one: umask 077; wg genpsk > FILE
 #preshared_key_file = "/etc/i2plan/static/wg0-peer1.psk"
 "#;
 
@@ -66,9 +66,8 @@ pub(crate) fn is_section(name: &str, value: &DeValue<'_>) -> bool {
     }
 }
 
-/// Returns whether a text is TOML with one of these sections.
-#[must_use]
-pub fn has_sections(text: &str) -> bool {
+/// Whether a text is TOML with one of these sections.
+pub(crate) fn has_sections(text: &str) -> bool {
     DeTable::parse(text).is_ok_and(|table| {
         table.get_ref().iter().any(|(name, value)| is_section(name.get_ref(), value.get_ref()))
     })
@@ -85,6 +84,7 @@ pub fn parse(
     routers: &[IpAddr],
     read: &ReadKey<'_>,
 ) -> Result<StaticConfig, Vec<(usize, Problem)>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
