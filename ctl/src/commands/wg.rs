@@ -53,7 +53,7 @@ pub enum WgCommand {
     /// Make a preshared key, and print it
     Genpsk,
 
-    /// Convert a file of wg-quick(8) to [interface] and [[peer]] in TOML, with its keys in files of their own
+    /// Convert a file of wg-quick(8) to TOML for a configuration, with its keys in files of their own
     #[command(after_help = IMPORT_HELP)]
     Import(ImportArgs),
 }
