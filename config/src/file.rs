@@ -5,6 +5,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::static_interface::sections;
+
 /// One key that the file sets.
 #[derive(Debug)]
 pub(super) struct FileEntry {
@@ -18,7 +20,7 @@ pub(super) struct FileEntry {
     pub(super) is_empty_section: bool,
 }
 
-/// What a file sets, in the order of its lines.
+/// What a file sets, in the order of its lines. What describes an interface with static peers is passed over.
 ///
 /// # Errors
 /// The line of what is no TOML, and why it is not.
@@ -28,6 +30,9 @@ pub(super) fn entries(text: &str) -> Result<Vec<FileEntry>, (usize, String)> {
         .map_err(|error| (line(error.span().map_or(0, |span| span.start)), error.message().to_owned()))?;
     let mut entries = Vec::new();
     for (section, value) in table.get_ref() {
+        if sections::is_section(section.get_ref(), value.get_ref()) {
+            continue;
+        }
         match value.get_ref() {
             DeValue::Table(keys) if !keys.is_empty() => {
                 for (key, value) in keys {
@@ -58,7 +63,8 @@ pub(super) fn value_of(text: &str, section: &str, name: &str) -> Option<Range<us
     keys.get(name).map(Spanned::span)
 }
 
-fn text_of(value: &Spanned<DeValue<'_>>) -> Result<String, String> {
+/// A value as it would stand in the environment.
+pub(super) fn text_of(value: &Spanned<DeValue<'_>>) -> Result<String, String> {
     const EXPECTED: &str = "text, a whole number, or true or false is expected";
     let found = match value.get_ref() {
         DeValue::String(text) => return Ok(text.to_string()),

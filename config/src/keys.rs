@@ -65,6 +65,7 @@ macro_rules! keys {
             pub(super) sources: Vec<(&'static str, Source)>,
             pub(super) location: Location,
             pub(super) notes: Vec<String>,
+            pub(super) has_interface: bool,
         }
 
         /// All keys, in the order in which they are shown.
@@ -107,6 +108,7 @@ macro_rules! keys {
                     sources: given.iter().map(|given| (given.key, given.source.clone())).collect(),
                     location,
                     notes: Vec::new(),
+                    has_interface: false,
                 })
             }
         }

@@ -7,7 +7,7 @@
 //! * `file`: what a file sets, and on which line.
 //! * [`save`]: how a value gets into a file.
 //! * [`live`]: what changes while `meshd` runs.
-//! * [`wg_quick`]: files of wg-quick(8), with endpoints in I2P.
+//! * [`static_interface`]: interfaces with static peers, from a configuration file, a file of wg-quick(8) or options.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ mod file;
 mod keys;
 pub mod live;
 pub mod save;
-pub mod wg_quick;
+pub mod static_interface;
 
 pub use keys::{Config, KEYS, Key, parse_duration};
 
@@ -184,6 +184,12 @@ impl Config {
         &self.notes
     }
 
+    /// Whether the file describes an interface with static peers, which a program that takes no part in a mesh runs.
+    #[must_use]
+    pub fn has_interface(&self) -> bool {
+        self.has_interface
+    }
+
     /// Reads the same file again, and the environment.
     ///
     /// # Errors
@@ -256,6 +262,7 @@ impl Config {
             );
             config.notes.push(one_line(&note));
         }
+        config.has_interface = static_interface::sections::has_sections(text);
         Ok(config)
     }
 
@@ -308,7 +315,7 @@ impl Config {
             text.push_str(&format!("# ({}{restart}{default}{})\n", key.variable, key.default));
             text.push_str(&format!("#{name} = {}\n", key.example));
         }
-        text
+        text + static_interface::sections::EXAMPLE
     }
 }
 
@@ -409,6 +416,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::static_interface::sections::{INTERFACE_KEYS, PEER_KEYS};
     use super::*;
 
     fn read(text: &str) -> Result<Config, ConfigError> {
@@ -440,6 +448,23 @@ mod tests {
         assert!(config.rpc_enabled);
         assert_eq!(config.rpc_socket, Path::new("rpc.sock"));
         assert_eq!(config.rpc_tcp_address, None);
+    }
+
+    #[test]
+    fn an_interface_may_be_described_beside_the_keys() {
+        let text = "[interface]\nmtu = 1\n[[peer]]\nx = 1\n[mesh]\nmax_peers = 5\n";
+        let config = read(text).unwrap();
+        assert_eq!((config.has_interface(), config.max_peers), (true, 5));
+        assert!(!read("[mesh]\nmax_peers = 5\n").unwrap().has_interface());
+        // What is no section is a key that there is not.
+        assert_eq!(
+            message("interface = \"i2plan0\"\n"),
+            "c.toml:1: unknown key interface; did you mean tun.interface?"
+        );
+        assert_eq!(
+            message("[[interface]]\nmtu = 1\n"),
+            "c.toml:1: unknown key interface; did you mean tun.interface?"
+        );
     }
 
     #[test]
@@ -481,6 +506,16 @@ mod tests {
             let row = format!("| `{}` | `{}` |", key.name, key.variable);
             assert!(documentation.contains(&row), "docs/configuration.md lacks {row}");
         }
+        let page = include_str!("../../packaging/man/i2plan.toml.5.in");
+        let (of_interface, of_peer) = page.split_once(".SS [[peer]]\n").unwrap();
+        for (section, keys, part) in
+            [("interface", &INTERFACE_KEYS[..], of_interface), ("peer", &PEER_KEYS, of_peer)]
+        {
+            for key in keys {
+                assert!(documentation.contains(&format!("| `{section}.{key}` |")), "{key} is not documented");
+                assert!(part.contains(&format!(".B {key}\n")), "i2plan.toml(5) lacks {key}");
+            }
+        }
     }
 
     #[test]
@@ -504,7 +539,11 @@ mod tests {
             .lines()
             .map(|line| line.strip_prefix('#').filter(|line| !line.starts_with(' ')).unwrap_or(line))
             .fold(String::new(), |text, line| text + line + "\n");
-        assert_eq!(read(&set).unwrap().sources.len(), KEYS.len());
+        let all = read(&set).unwrap();
+        assert_eq!((all.sources.len(), all.has_interface()), (KEYS.len(), true));
+        let key = static_interface::key_of("yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=").unwrap();
+        let interface = static_interface::sections::parse(&set, None, &[], &|_| Ok(key.clone())).unwrap();
+        assert!(interface.peers[0].preshared_key.is_some() && interface.interface.style.is_some());
     }
 
     #[test]

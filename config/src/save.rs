@@ -143,6 +143,30 @@ pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     })
 }
 
+/// Makes a file with this text and mode, unless there is one. After a crash it holds the whole text, or is not there.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`], or why it cannot be written.
+pub(crate) fn create(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = parent.join(name);
+    // What a crash has left.
+    let _ = std::fs::remove_file(&new);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+    let mut write = || {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        // Unlike renaming, this fails if there is one.
+        std::fs::hard_link(&new, path)
+    };
+    let result = write();
+    std::fs::remove_file(&new)?;
+    result?;
+    File::open(parent)?.sync_all()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -187,7 +187,7 @@ pub enum Command {
 }
 
 /// The name of an interface, which is part of a path.
-fn interface_name(name: &str) -> Result<String, String> {
+pub(crate) fn interface_name(name: &str) -> Result<String, String> {
     check_interface_name(name).map(|()| name.to_owned())
 }
 
@@ -227,10 +227,6 @@ pub fn parse(argv: Vec<OsString>) -> Result<Parsed, Failure> {
         Ok((Some(ValueSource::CommandLine), Args { command: Command::Up(_), .. })) => {
             Err(Failure::usage("--socket names the socket of a running node, and up starts one")
                 .with_hint("choose where it makes its sockets with --runtime-dir"))
-        }
-        Ok((_, Args { command: Command::Up(_), static_interface: Some(_), .. })) => {
-            Err(Failure::usage("--static names an interface that runs, and up starts one")
-                .with_hint("name its file with --wg; the interface is called like that, without .conf"))
         }
         Ok((_, args)) => Ok(Parsed::Run(args)),
         Err(error) => match error.kind() {
@@ -366,7 +362,11 @@ mod tests {
         assert_eq!(args.static_interface.as_deref(), Some("wg0"));
         // It becomes a part of a path.
         assert!(matches!(parse_text("i2planctl --static ../x peers"), Ok(Parsed::Misused(_))));
-        assert!(matches!(parse_text("i2planctl up --style raw"), Ok(Parsed::Misused(_))), "without --wg");
+        assert!(matches!(parse_text("i2planctl --static wg0 up"), Ok(Parsed::Run(_))));
+        assert!(
+            matches!(parse_text("i2planctl up --interface wg1"), Ok(Parsed::Misused(_))),
+            "without a peer"
+        );
         assert!(matches!(parse_text("i2planctl up --wg x.conf --style tcp"), Ok(Parsed::Misused(_))));
     }
 
@@ -389,6 +389,5 @@ mod tests {
     #[test]
     fn up_takes_no_socket() {
         assert!(parse_text("i2planctl up --socket /x").is_err());
-        assert!(parse_text("i2planctl up --static wg0").is_err());
     }
 }

@@ -11,7 +11,7 @@
 //! * [`tui`]: `i2planctl tui`, on the whole terminal.
 //! * [`up`]: `i2planctl up`, which runs the daemons of a node (`i2plan_supervisor`); on Linux alone.
 //! * [`values`]: durations and numbers as people write them.
-//! * [`wireguard`]: files of wg-quick.
+//! * [`wireguard`]: descriptions of interfaces with static peers.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -214,7 +214,7 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             )
             .with_hint("stop the node and run `i2plan-keyd --store DIR --change-passphrase` as keyd's user")),
             #[cfg(target_os = "linux")]
-            Command::Up(up) => commands::up::run::run(json, *up, given).await,
+            Command::Up(up) => commands::up::run::run(json, *up, name.as_deref(), given).await,
             #[cfg(not(target_os = "linux"))]
             Command::Up(_) => Err(Failure::invalid("`up` runs a node on Linux alone").with_hint(
                 "start i2plan-keyd, i2plan-connector and i2plan-meshd as users of their own and i2plan-tund as \

@@ -1,4 +1,4 @@
-//! Files of wg-quick(8), and what is wrong in them.
+//! Descriptions of interfaces with static peers, where they are, and what is wrong in them.
 
 use std::fmt::Write as _;
 use std::io;
@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
-use i2plan_config::wg_quick::{self, Fault, WgQuick, WgQuickError};
+use i2plan_config::Config;
+use i2plan_config::static_interface::{Fault, InterfaceFile, StaticConfig, StaticConfigError};
 use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::tund::StaticPeer;
 use rustix::io::Errno;
@@ -28,15 +29,77 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Room for what is said of a peer: more than most take.
 const MAX_CHANGE: usize = 8 * 1024;
 
+/// Where the files of services are.
+const FILES: &str = "/etc/i2plan/static";
+
 /// Reads a file. The SAM bridge of the I2P router is at these addresses.
 ///
 /// # Errors
 /// What is wrong in it, with lines and remedies.
-pub fn load(json: bool, file: &Path, routers: &[IpAddr]) -> Result<WgQuick, Failure> {
-    wg_quick::load(file, routers).map_err(|error| match error {
-        WgQuickError::Faults(faults) => explain(json, &faults),
-        WgQuickError::Read { .. } => Failure::invalid(error.to_string()),
+pub fn load(json: bool, file: &InterfaceFile, routers: &[IpAddr]) -> Result<StaticConfig, Failure> {
+    file.load(routers).map_err(|error| match error {
+        StaticConfigError::Faults(faults) => explain(json, &faults),
+        StaticConfigError::Read { .. } => Failure::invalid(error.to_string()),
     })
+}
+
+/// The addresses of the SAM bridge, as far as the configuration has them.
+#[must_use]
+pub fn routers(config: &Config) -> Vec<IpAddr> {
+    // Where another host of this name is, only the connector can find out.
+    config.sam_address.host.known().unwrap_or_default()
+}
+
+/// Finds the file of the interface of this name: in the directory of services, or else the configuration.
+///
+/// # Errors
+/// If there is none, or more than one.
+pub fn find(json: bool, name: &str, config: &Config) -> Result<InterfaceFile, Failure> {
+    find_in(Path::new(FILES), json, name, config)
+}
+
+fn find_in(directory: &Path, json: bool, name: &str, config: &Config) -> Result<InterfaceFile, Failure> {
+    let [conf, toml] = ["conf", "toml"].map(|extension| directory.join(format!("{name}.{extension}")));
+    // What cannot be looked at is told of when it is read.
+    let exists = |path: &Path| {
+        path.symlink_metadata().map_or_else(|error| error.kind() != io::ErrorKind::NotFound, |_| true)
+    };
+    match (exists(&conf), exists(&toml)) {
+        // Where nobody but root may look, both seem to be there.
+        (true, true) if directory.read_dir().is_err() => Ok(InterfaceFile::new(conf)),
+        (true, true) => Err(Failure::invalid(format!(
+            "both {} and {} describe the interface {name}",
+            conf.display(),
+            toml.display()
+        ))
+        .with_hint("remove one of them")),
+        (true, false) => Ok(InterfaceFile::new(conf)),
+        (false, true) => Ok(InterfaceFile::new(toml)),
+        (false, false) => {
+            let file = InterfaceFile::configuration(config.path().to_owned());
+            if config.has_interface()
+                && file.name(&load(json, &file, &routers(config))?).as_deref() == Ok(name)
+            {
+                return Ok(file);
+            }
+            Err(Failure::new(
+                ErrorKind::NotFound,
+                format!("there is no {} or {}", conf.display(), toml.display()),
+            )
+            .with_hint(
+                "write one, or name the interface that config.toml describes; docs/static.md has examples",
+            ))
+        }
+    }
+}
+
+/// The form of a file that somebody names: in the directory of services that of an interface alone, elsewhere TOML is a
+/// configuration.
+#[must_use]
+pub fn file_at(path: PathBuf) -> InterfaceFile {
+    let is_toml = path.extension().is_some_and(|extension| extension == "toml");
+    let is_service = std::path::absolute(&path).is_ok_and(|path| path.parent() == Some(Path::new(FILES)));
+    if is_toml && !is_service { InterfaceFile::configuration(path) } else { InterfaceFile::new(path) }
 }
 
 /// The WireGuard socket of an interface, by which root changes its peers at run time.
@@ -115,8 +178,8 @@ impl Socket {
     }
 }
 
-/// Makes one failure of all faults. For people all but the last are told at once, each with its remedy.
-fn explain(json: bool, faults: &[Fault]) -> Failure {
+/// Makes one failure of all faults, of which there is at least one. For people all but the last are told at once, each with its remedy.
+pub fn explain(json: bool, faults: &[Fault]) -> Failure {
     let single = |fault: &Fault| Failure::invalid(fault.to_string()).with_hint(fault.problem.remedy());
     match faults {
         [others @ .., last] if !json => {
@@ -129,10 +192,11 @@ fn explain(json: bool, faults: &[Fault]) -> Failure {
         _ => {
             let join = |texts: Vec<String>, with| texts.join(with);
             let messages = faults.iter().map(ToString::to_string).collect();
-            let hints = faults
-                .iter()
-                .map(|fault| format!("line {}: {}", fault.line, fault.problem.remedy()))
-                .collect();
+            let hint = |fault: &Fault| match &fault.place {
+                Some((_, line)) => format!("line {line}: {}", fault.problem.remedy()),
+                None => fault.problem.remedy().to_owned(),
+            };
+            let hints = faults.iter().map(hint).collect();
             Failure::invalid(join(messages, "; ")).with_hint(join(hints, "\n"))
         }
     }
@@ -145,6 +209,40 @@ mod tests {
     use tokio::net::UnixListener;
 
     use super::*;
+
+    #[test]
+    fn the_file_of_an_interface_is_found_by_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let configuration = |text: &str| {
+            std::fs::write(path("config.toml"), text).unwrap();
+            let name = |variable| (variable == "I2PLAN_NODE_NAME").then(|| "host".to_owned());
+            Config::from_parts(&path("config.toml"), text, name).unwrap()
+        };
+        let find = |config: &Config| find_in(dir.path(), false, "wg1", config);
+        let none = configuration("");
+        let missing = find(&none).unwrap_err();
+        assert!(missing.message.ends_with("wg1.toml") && missing.hint.is_some(), "{}", missing.message);
+        let private = path("key");
+        std::fs::write(&private, "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n").unwrap();
+        std::fs::set_permissions(&private, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let described = |name: &str| {
+            format!(
+                "[interface]\nname = \"{name}\"\nprivate_key_file = \"{}\"\naddresses = [\"10.9.0.1/24\"]\n\n[[peer]]\n\
+                 public_key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"\n",
+                private.display()
+            )
+        };
+        assert_eq!(find(&configuration(&described("wg0"))).unwrap_err().message, missing.message);
+        let config = configuration(&described("wg1"));
+        assert_eq!(find(&config).unwrap(), InterfaceFile::configuration(path("config.toml")));
+        std::fs::write(path("wg1.toml"), "").unwrap();
+        assert_eq!(find(&config).unwrap(), InterfaceFile::new(path("wg1.toml")));
+        std::fs::write(path("wg1.conf"), "").unwrap();
+        assert!(find(&config).unwrap_err().message.starts_with("both "));
+        std::fs::remove_file(path("wg1.toml")).unwrap();
+        assert_eq!(find(&none).unwrap(), InterfaceFile::new(path("wg1.conf")));
+    }
 
     /// Answers one request after the other so, and returns what was asked.
     fn serve(path: &Path, answers: &'static [i32]) -> Arc<Mutex<Vec<String>>> {

@@ -1362,6 +1362,131 @@ fn a_file_of_wg_quick_is_checked_and_all_its_faults_are_told() {
     );
 }
 
+/// Writes a file of wg-quick with a preshared key.
+fn write_wg_quick(setup: &Setup) -> PathBuf {
+    let file = setup.dir.path().join("wg0.conf");
+    let text = format!("# of the office\n{}PresharedKey = {WG_PRIVATE}\n", wg_quick(&[]));
+    std::fs::write(&file, text).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    file
+}
+
+#[test]
+fn a_file_of_wg_quick_is_imported_without_its_keys() {
+    let setup = Setup::empty();
+    let file = write_wg_quick(&setup);
+    let file = file.to_str().unwrap();
+    let path = |name: &str| setup.dir.path().join(name);
+    let printed = setup.run(&["wg", "import", file, "--style", "raw"]);
+    let toml = stdout(&printed);
+    let key = path("wg0.key");
+    let interface =
+        format!("# of the office\n[interface]\nprivate_key_file = \"{}\"\naddresses", key.display());
+    assert!(toml.starts_with(&interface) && toml.contains("style = \"raw\""), "{toml}{}", stderr(&printed));
+    assert!(!format!("{toml}{}", stderr(&printed)).contains(WG_PRIVATE));
+    assert!(stderr(&printed).contains("wg0.conf:5: ListenPort is ignored"), "{}", stderr(&printed));
+    for name in ["wg0.key", "wg0-peer1.psk"] {
+        assert_eq!(path(name).metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_to_string(path(name)).unwrap(), format!("{WG_PRIVATE}\n"));
+    }
+    // What is printed is a configuration, beside other keys too.
+    std::fs::write(path("config.toml"), format!("[i2p]\ntunnel_length = 2\n\n{toml}")).unwrap();
+    let config = path("config.toml");
+    let config = config.to_str().unwrap();
+    let checked = setup.run(&["config", "check", config]);
+    assert_eq!(stdout(&checked), format!("{config} is valid\n"), "{}", stderr(&checked));
+
+    // No file is overwritten, and no key is left behind.
+    std::fs::remove_file(&key).unwrap();
+    let message = format!("{config} exists, and is not overwritten");
+    assert_fails(&setup, &["wg", "import", file, "--output", config], 1, "invalid", &message, "--output");
+    assert!(!key.exists());
+    std::fs::write(&key, "mine").unwrap();
+    let message = format!("{} exists, and is not overwritten", key.display());
+    assert_fails(&setup, &["wg", "import", file], 1, "invalid", &message, "--key-dir");
+    assert_eq!(std::fs::read_to_string(&key).unwrap(), "mine");
+    // A wrong file is refused as by `config check`.
+    std::fs::write(file, wg_quick(&[(3, "Address = 10.9.0.1/33")])).unwrap();
+    let [checked, imported] =
+        [["config", "check", file], ["wg", "import", file]].map(|args| setup.run(&args));
+    assert_eq!((stderr(&imported), imported.status.code()), (stderr(&checked), Some(1)));
+    assert!(stderr(&checked).contains("wg0.conf:3: Address: "), "{}", stderr(&checked));
+}
+
+#[test]
+fn an_interface_in_toml_is_checked_and_all_its_faults_are_told() {
+    let setup = Setup::empty();
+    let config = setup.dir.path().join("config.toml");
+    let path = config.to_str().unwrap();
+    let text = "[interface]\nprivate_key_file = \"/nonexistent/key\"\naddresses = [\"10.9.0.1/33\"]\nmtuu = 1280\n\n\
+                [[peer]]\npublic_key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"\nendpoint = \"203.0.113.7:51820\"\n";
+    std::fs::write(&config, text).unwrap();
+    let told = setup.run(&["config", "check", path]);
+    let told = stderr(&told);
+    let lines: Vec<_> = told.lines().filter(|line| !line.starts_with("hint: ")).collect();
+    let expected = [
+        "2: interface.private_key_file: /nonexistent: ",
+        "3: interface.addresses: \"10.9.0.1/33\" is no IP address",
+        "4: unknown key mtuu in [interface]; did you mean mtu?",
+        "8: peer.endpoint: a clearnet endpoint",
+    ];
+    assert_eq!(lines.len(), expected.len(), "{told}");
+    for (line, expected) in lines.iter().zip(expected) {
+        assert!(line.starts_with(&format!("error: {path}:{expected}")), "{line}");
+    }
+    // The other sections are checked as ever.
+    std::fs::write(&config, format!("{text}[i2p]\ntunnel_length = 9\n")).unwrap();
+    let message = format!("{path}:10: i2p.tunnel_length: ");
+    assert_fails(&setup, &["config", "check", path], 1, "invalid", &message, "config example");
+}
+
+#[test]
+fn options_of_up_for_static_peers_are_checked_before_anything_starts() {
+    need_root();
+    let setup = Setup::empty();
+    let key = setup.dir.path().join("private.key");
+    std::fs::write(&key, WG_PRIVATE).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let key = key.to_str().unwrap();
+    let all = [
+        "up",
+        "--address",
+        "10.9.0.1/24",
+        "--private-key-file",
+        key,
+        "--peer-public-key",
+        "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
+        "--peer-allowed-ips",
+        "10.9.0.2/32",
+    ];
+    let with = |more: &[&'static str]| [&all[..], more].concat();
+    let message = "--peer-endpoint: a clearnet endpoint";
+    assert_fails(
+        &setup,
+        &with(&["--peer-endpoint", "203.0.113.7:51820"]),
+        1,
+        "invalid",
+        message,
+        "NAME.b32.i2p",
+    );
+    let message = "--static names an interface, and so do the other options";
+    assert_fails(&setup, &with(&["--static", "wg0"]), 2, "usage", message, "--static");
+    assert_fails(&setup, &["up", "--style", "raw"], 2, "usage", "--style is for an interface", "--wg");
+    let none = ["--static", "none-such", "up"];
+    assert_fails(
+        &setup,
+        &none,
+        1,
+        "not_found",
+        "there is no /etc/i2plan/static/none-such.conf",
+        "config.toml",
+    );
+    // One is not complete without the others.
+    for args in [&all[..5], &all[..7], &["up", "--interface", "wg1"]] {
+        assert_eq!(setup.run(args).status.code(), Some(2), "{args:?}");
+    }
+}
+
 #[test]
 fn keys_are_as_those_of_wg() {
     let setup = Setup::empty();
@@ -1627,6 +1752,8 @@ fn json_is_as_documented() {
     let config = setup.dir.path().join("config.toml");
     std::fs::write(&config, "").unwrap();
     let config = config.to_str().unwrap();
+    let wg_quick = write_wg_quick(&setup);
+    let wg_quick = wg_quick.to_str().unwrap();
     let mut undocumented: Vec<&str> = Vec::new();
     for (heading, more) in [
         ("status", &[][..]),
@@ -1652,6 +1779,7 @@ fn json_is_as_documented() {
         ("config check", &[config]),
         ("config example", &[]),
         ("wg genkey", &[]),
+        ("wg import", &[wg_quick]),
         ("completions", &["bash"]),
         ("version", &[]),
         ("version --all", &[]),

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use i2plan_present::remedy::{examples, sentence};
 
 /// What people read in texts that are no errors: the daemons' `--help`, and the configuration's example.
-const FOR_PEOPLE: [&str; 3] = [
+const FOR_PEOPLE: [&str; 4] = [
     "Started by a service manager",
     "fd store (systemd: FileDescriptorStoreMax=16; i2planctl up)",
     "# After a change: `systemctl reload i2plan-meshd`, or SIGHUP to `i2planctl up`",
+    "# An interface with static peers, which `i2planctl up` runs",
 ];
 
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {

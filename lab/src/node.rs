@@ -247,12 +247,23 @@ impl Lab {
     /// # Errors
     /// If something does not start.
     pub async fn add_static_node(&mut self, file: &str, style: &'static str) -> Result<&mut Node, Failure> {
+        self.add_described_node(async |node| node.set_static(file, style)).await
+    }
+
+    /// Starts a node more that is no member of a mesh but an interface, `wg0`, with static peers, as it is described here.
+    ///
+    /// # Errors
+    /// If it cannot be described, or something does not start.
+    pub async fn add_described_node(
+        &mut self,
+        describe: impl AsyncFnOnce(&mut Node) -> Result<(), Failure>,
+    ) -> Result<&mut Node, Failure> {
         let number = self.next_number()?;
         let name = format!("n{number}");
         let address = self.network.add_node(&name, number).await?;
         let router = self.i2p.start_edge(&name, address, self.routers().kind(number), self.bridge).await?;
         let mut node = Node::new(name, number, address, Some(router), self)?;
-        node.set_static(file, style)?;
+        describe(&mut node).await?;
         self.start_node(node)
     }
 
@@ -535,8 +546,8 @@ pub struct Node {
     pub sending_rate: Option<u32>,
     /// A file with the passphrase of its keys, for daemons that are started from now on.
     pub passphrase: Option<PathBuf>,
-    /// The style of its datagrams, if it has static peers.
-    static_style: Option<&'static str>,
+    /// Arguments of `up` that describe its interface, if it has static peers that `config.toml` does not describe.
+    pub static_args: Vec<OsString>,
     directory: PathBuf,
     /// The laboratory's router for it; none if it has its own.
     router: Option<Router>,
@@ -563,7 +574,7 @@ impl Node {
         let (uids, group, rpc_uid) = ([1, 2, 3].map(|daemon| first + daemon), first + 4, first + 5);
         let (router_uid, connector_uid, web_uid) = (first + 6, first + 7, first + 8);
         let (log_filter, routers) = (lab.log_filter.clone(), lab.routers());
-        let (sending_rate, passphrase, static_style, supervisor) = (None, None, None, None);
+        let (sending_rate, passphrase, static_args, supervisor) = (None, None, Vec::new(), None);
         Ok(Self {
             name,
             address,
@@ -576,7 +587,7 @@ impl Node {
             log_filter,
             sending_rate,
             passphrase,
-            static_style,
+            static_args,
             directory,
             router,
             routers,
@@ -665,9 +676,7 @@ impl Node {
         if self.passphrase.is_some() {
             args.extend(["--passphrase-fd".into(), "8".into()]);
         }
-        if let Some(style) = self.static_style {
-            args.extend(["--wg".into(), self.static_file().into_os_string(), "--style".into(), style.into()]);
-        }
+        args.extend(self.static_args.iter().cloned());
         let mut supervisor = self.with_passphrase(args).namespace(Some(&self.name)).log(&self.log());
         if self.router.is_none() {
             supervisor = supervisor.variable("I2PLAN_LAB_ROUTER_NETWORK", &NETWORK.to_string());
@@ -696,7 +705,7 @@ impl Node {
         let path = self.static_file();
         std::fs::write(&path, file)?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        self.static_style = Some(style);
+        self.static_args = vec!["--wg".into(), path.into_os_string(), "--style".into(), style.into()];
         Ok(())
     }
 

@@ -1,11 +1,13 @@
-//! Interfaces with static peers and no mesh, as `i2planctl up --wg FILE` runs them.
+//! Interfaces with static peers and no mesh, as `i2planctl up` runs them from files of wg-quick(8), TOML and options.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::ffi::OsString;
+use std::fs::Permissions;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -215,6 +217,118 @@ fn raw_datagrams_carry_it_between_two_that_know_each_other() {
         lab.nodes[0].stop_daemons().await?;
         lab.nodes[0].start_daemons()?;
         assert_eq!(ready(&lab.nodes[0]).await?, permanent);
+        lab.stop().await
+    });
+}
+
+/// Has `i2planctl wg import` convert the file of wg-quick of a node. Returns what it prints.
+async fn import(node: &Node, args: &[&str]) -> Result<String, Failure> {
+    let file = node.static_file();
+    let args: Vec<_> =
+        ["wg", "import", file.to_str().unwrap()].iter().chain(args).map(OsString::from).collect();
+    let output = Spawn::new(&lab::sandbox::bin().join("i2planctl"), args).output("").await?;
+    if output.status.success() { Ok(output.stdout) } else { Err(node.failure(&output.stderr)) }
+}
+
+#[test]
+fn toml_and_options_make_a_tunnel() {
+    sandboxed(LAB, "toml_and_options_make_a_tunnel", async || {
+        let started = Instant::now();
+        let passed = |what: &str| println!("{:5.1} s: {what}", started.elapsed().as_secs_f32());
+        let mut lab = Lab::start().await?;
+        let (first, second, third) = (KeyPair::new().await?, KeyPair::new().await?, KeyPair::new().await?);
+        let shared = wg_key("genpsk", "").await?;
+        let preshared = format!("PresharedKey = {shared}");
+
+        // `config.toml` describes the first, as the file of wg-quick(8) is imported.
+        let description = file(&first, 1, &second, &preshared);
+        lab.add_described_node(async |node| {
+            node.set_static(&description, "repliable")?;
+            let toml = import(node, &["--style", "repliable"]).await?;
+            assert!(!toml.contains(&first.private) && !toml.contains(&shared), "{toml}");
+            let config = std::fs::read_to_string(node.config())?;
+            std::fs::write(node.config(), format!("{config}\n{toml}"))?;
+            node.static_args.clear();
+            Ok(())
+        })
+        .await?;
+        let endpoint = ready(&lab.nodes[0]).await?;
+        passed("the interface of config.toml is up");
+        lab.add_described_node(async |node| {
+            let files = [("private.key", &second.private), ("preshared.key", &shared)];
+            for (name, key) in files {
+                let path = Path::new(&node.path("etc")).join(name);
+                std::fs::write(&path, key)?;
+                std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+            }
+            let file = |name| Path::new(&node.path("etc")).join(name).into_os_string();
+            let text = |text: &str| OsString::from(text);
+            node.static_args = vec![
+                text("--address"),
+                text("10.9.0.2/24,10.2.0.1/32,fd09::2/64"),
+                text("--private-key-file"),
+                file("private.key"),
+                text("--peer-public-key"),
+                text(&first.public),
+                text("--peer-preshared-key-file"),
+                file("preshared.key"),
+                text("--peer-allowed-ips"),
+                text("10.9.0.1/32,10.1.0.0/16,fd09::1/128"),
+                text("--peer-endpoint"),
+                text(&endpoint),
+            ];
+            Ok(())
+        })
+        .await?;
+        let answering = ready(&lab.nodes[1]).await?;
+        passed("the interface of options is up");
+        let both_ways = async |lab: &Lab| {
+            let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
+            reach(two, "10.9.0.1").await?;
+            reach(one, "10.9.0.2").await?;
+            reach(one, "10.2.0.1").await
+        };
+        both_ways(&lab).await?;
+        passed("pings are answered both ways");
+
+        // Peers go into the configuration, and out of it, where all else stays.
+        let config = lab.nodes[0].config();
+        let before = std::fs::read_to_string(&config)?;
+        let one = &lab.nodes[0];
+        let add = ["add", &third.public, "--allowed-ips", "10.3.0.0/16", "--endpoint", &answering];
+        change_file(one, &config, &add).await?.map_err(|error| one.failure(&error))?;
+        let after = std::fs::read_to_string(&config)?;
+        assert!(after.starts_with(&before) && after.matches("[[peer]]").count() == 2, "{after}");
+        // A tund that was killed has both.
+        lab::process::signal(one.daemon_pid("tund").await?, nix::sys::signal::Signal::SIGKILL)?;
+        one.until("both peers are there again", SOON, async |node| {
+            let peers = node.ctl_json::<Value>(&["peers"], "").await?;
+            Ok(peers
+                .is_ok_and(|peers| peers["static_peers"].as_array().is_some_and(|peers| peers.len() == 2)))
+        })
+        .await?;
+        reach(one, "10.9.0.2").await?;
+        change_file(one, &config, &["remove", &third.public]).await?.map_err(|error| one.failure(&error))?;
+        assert_eq!(std::fs::read_to_string(&config)?, before);
+        passed("a peer was added and removed");
+
+        // Started again, the first from a file of its own. Both are, because of what routers keep: docs/static.md.
+        for node in &mut lab.nodes {
+            node.stop_daemons().await?;
+        }
+        let one = &mut lab.nodes[0];
+        let sections = before.split_once("[interface]").map_or("", |(sections, _)| sections);
+        std::fs::write(&config, sections)?;
+        let toml = Path::new(&one.path("etc")).join("wg0.toml");
+        import(one, &["--output", toml.to_str().unwrap()]).await?;
+        one.static_args = vec!["--wg".into(), toml.into_os_string()];
+        for node in &mut lab.nodes {
+            node.start_daemons()?;
+        }
+        assert_eq!(ready(&lab.nodes[0]).await?, endpoint);
+        assert_eq!(ready(&lab.nodes[1]).await?, answering);
+        both_ways(&lab).await?;
+        passed("both were started again");
         lab.stop().await
     });
 }
@@ -516,7 +630,11 @@ fn sessions_with_wireguard_go_are_renewed() {
 
 /// Runs `i2planctl peer` on a node, on its file and its interface. Returns what it says is wrong.
 async fn change(node: &Node, args: &[&str]) -> Result<Result<(), String>, Failure> {
-    let (file, directory) = (node.static_file(), node.path("wireguard"));
+    change_file(node, &node.static_file(), args).await
+}
+
+async fn change_file(node: &Node, file: &Path, args: &[&str]) -> Result<Result<(), String>, Failure> {
+    let directory = node.path("wireguard");
     let place =
         ["--file", file.to_str().unwrap(), "--wireguard-dir", directory.to_str().unwrap()].map(str::to_owned);
     let args: Vec<_> = ["peer"].iter().chain(args).copied().chain(place.iter().map(String::as_str)).collect();

@@ -93,6 +93,11 @@ fn start(args: Args) -> Result<(), End> {
     for note in config.notes() {
         tracing::warn!("{note}");
     }
+    if config.has_interface() && args.static_style.is_none() {
+        tracing::warn!(
+            "the interface with static peers in the configuration is not run: this is a member of a mesh"
+        );
+    }
     let listener = activation::listener(args.listen.as_deref())?;
     let state = args.state.unwrap_or_else(|| config.data_dir.join("meshd"));
     let keyd = Endpoint::resolved(&args.keyd, Role::Keyd);

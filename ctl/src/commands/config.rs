@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 
 use clap_complete::engine::ArgValueCandidates;
 use i2plan_config::save::{self, SaveError};
-use i2plan_config::wg_quick::{self, WgQuick};
+use i2plan_config::static_interface::wg_quick::is_wg_quick;
+use i2plan_config::static_interface::{Format, InterfaceFile, StaticConfig};
 use i2plan_config::{Config, unknown};
 use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::meshd::{ConfigChange, Source};
-use i2plan_ipc::daemon::trusted;
 use i2plan_present::setting::{describe, render};
 use i2plan_present::text::clean;
 use serde_json::json;
-use zeroize::Zeroizing;
 
 use super::completions;
 use crate::daemon;
@@ -37,7 +36,10 @@ Example:
 /// What `--help` adds to `check`.
 const CHECK_HELP: &str = "\
 A file whose first section is [Interface] or [Peer] is checked as one of wg-quick(8), with endpoints in I2P: \
-NAME.b32.i2p or a destination in base64. `i2planctl up --wg FILE` runs it.";
+NAME.b32.i2p or a destination in base64. `i2planctl up --wg FILE` runs it.
+
+TOML, a file whose name ends in .toml, may have [interface] and [[peer]] in the place of it. They are checked too, with the \
+files of keys that they name, which takes the rights to read these. In /etc/i2plan/static nothing else may stand in a file.";
 
 /// `i2planctl config …`
 #[derive(Debug, clap::Subcommand)]
@@ -71,7 +73,7 @@ pub enum ConfigCommand {
     /// Have the node read its file again, as SIGHUP does
     Reload,
 
-    /// Check a configuration file or a file of wg-quick, without a node
+    /// Check a configuration file, or the file of an interface with static peers, without a node
     #[command(after_help = CHECK_HELP)]
     Check {
         /// The file [default: ~/.i2plan/config.toml, else /etc/i2plan/config.toml]
@@ -188,10 +190,14 @@ pub async fn reload(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
 /// # Errors
 /// What is wrong in it, with its line.
 pub fn check(json: bool, file: Option<&Path>) -> Result<(), Failure> {
-    // What cannot be read is said below.
-    let text = file.and_then(|file| trusted::read(file).ok()).map(Zeroizing::new);
-    if let (Some(file), Some(_)) = (file, text.filter(|text| wg_quick::is_wg_quick(text))) {
-        return check_wg_quick(json, file);
+    if let Some(path) = file {
+        let found = wireguard::file_at(path.to_owned());
+        let is_toml = path.extension().is_some_and(|extension| extension == "toml");
+        // What cannot be read is said below.
+        let is_wg_quick = || found.read().is_ok_and(|text| is_wg_quick(&text));
+        if found.format == Format::Toml || !is_toml && is_wg_quick() {
+            return check_interface(json, &found);
+        }
     }
     let config = load(file)?;
     config.notes().iter().for_each(|note| output::note(note));
@@ -200,31 +206,34 @@ pub fn check(json: bool, file: Option<&Path>) -> Result<(), Failure> {
         return Err(Failure::new(ErrorKind::NotFound, format!("there is no {}", file.display()))
             .with_hint("name a file, or do without: all keys have defaults"));
     }
+    if config.has_interface() {
+        let file = InterfaceFile::configuration(file.to_owned());
+        wireguard::load(json, &file, &wireguard::routers(&config))?;
+    }
     if json {
         return output::json::print(&json!({ "file": file.to_string_lossy(), "valid": true }));
     }
     output::print(&format!("{} is valid\n", file.display()))
 }
 
-/// Checks a file of wg-quick(8). It must not capture the routes to the router that `config.toml` names.
-fn check_wg_quick(json: bool, file: &Path) -> Result<(), Failure> {
-    // Where another host of this name is, only the connector can find out.
-    let routers = load(None)?.sam_address.host.known().unwrap_or_default();
-    let WgQuick { ignored, .. } = wireguard::load(json, file, &routers)?;
+/// Checks the file of an interface. It must not capture the routes to the router that `config.toml` names.
+fn check_interface(json: bool, file: &InterfaceFile) -> Result<(), Failure> {
+    let StaticConfig { ignored, .. } = wireguard::load(json, file, &wireguard::routers(&load(None)?))?;
+    let path = file.path.display();
     if json {
         let ignored: Vec<_> =
             ignored.iter().map(|(line, what)| json!({ "line": line, "message": what.to_string() })).collect();
         return output::json::print(&json!({
-            "file": file.to_string_lossy(),
+            "file": file.path.to_string_lossy(),
             "valid": true,
-            "format": "wg-quick",
+            "format": if file.format == Format::WgQuick { "wg-quick" } else { "toml" },
             "ignored": ignored,
         }));
     }
     for (line, what) in &ignored {
-        output::note(&format!("{}:{line}: {what}", file.display()));
+        output::note(&format!("{path}:{line}: {what}"));
     }
-    output::print(&format!("{} is valid\n", file.display()))
+    output::print(&format!("{path} is valid\n"))
 }
 
 /// Reads a configuration.

@@ -1,23 +1,21 @@
 //! `i2planctl peer`.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
 use i2plan_config::Config;
-use i2plan_config::wg_quick::edit::{EditError, add_peer, remove_peer};
-use i2plan_config::wg_quick::{self, Peer, Table, WgQuick, key_of, key_text, public_key};
+use i2plan_config::static_interface::edit::EditError;
+use i2plan_config::static_interface::{
+    InterfaceFile, Peer, Problem, StaticConfig, Table, key_of, key_text, public_key, read_key,
+};
 use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::meshd::Status;
 use i2plan_ipc::api::tund::StaticPeer;
-use i2plan_ipc::daemon::trusted;
 use i2plan_ipc::paths;
-use i2plan_ipc::secret::SecretKey;
 use i2plan_present::text::clean;
 use i2plan_proto::endpoint::Endpoint;
 use i2plan_proto::prefix::Prefix;
 use serde_json::json;
-use zeroize::Zeroizing;
 
 use super::peers::{self, Peers};
 use super::static_routes;
@@ -25,12 +23,6 @@ use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output;
 use crate::wireguard::{self, Socket};
-
-/// Where the files of services are.
-const FILES: &str = "/etc/i2plan/static";
-
-/// Longest file of a preshared key, bytes: 44 characters, and blanks after them.
-const MAX_KEY_FILE: u64 = 4096;
 
 /// What `--help` adds.
 pub(crate) const HELP: &str = "\
@@ -74,7 +66,7 @@ pub struct Add {
     #[arg(long, value_name = "SECONDS")]
     pub keepalive: Option<u16>,
 
-    /// Read the preshared key from this file, which no other user can read
+    /// Read the preshared key from this file, which no other user can read; TOML names it, a file of wg-quick gets the key
     #[arg(long, value_name = "FILE")]
     pub preshared_key_file: Option<PathBuf>,
 
@@ -96,7 +88,7 @@ pub struct Remove {
 /// Where an interface is found.
 #[derive(Debug, clap::Args)]
 struct Place {
-    /// The interface's file [default: its name in /etc/i2plan/static, with .conf]
+    /// The interface's file [default: its name in /etc/i2plan/static with .conf or .toml, else the configuration]
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
 
@@ -127,15 +119,25 @@ pub async fn run(
         }
         PeerCommand::Add(add) => {
             let add = *add;
+            let preshared_key_file = add.preshared_key_file.as_deref().map(std::path::absolute).transpose();
+            let preshared_key_file = preshared_key_file
+                .map_err(|error| Failure::internal(format!("there is no current directory: {error}")))?;
+            let preshared_key = preshared_key_file.as_deref().map(read_key).transpose().map_err(|error| {
+                Failure::invalid(error.to_string())
+                    .with_hint("make one with `umask 077; i2planctl wg genpsk > FILE`")
+            })?;
             let peer = Peer {
                 public_key: add.public_key,
-                preshared_key: add.preshared_key_file.as_deref().map(preshared_key).transpose()?,
+                preshared_key,
                 allowed_ips: add.allowed_ips.into_iter().map(Prefix::network).collect(),
                 endpoint: add.endpoint,
                 keepalive: add.keepalive,
             };
             let interface = Interface::find(socket, name, json, add.place).await?;
-            let file = add_peer(&interface.file, &peer, &interface.routers).map_err(explain)?;
+            let file = interface
+                .file
+                .add_peer(&peer, preshared_key_file.as_deref(), &interface.routers)
+                .map_err(explain)?;
             let wanted =
                 file.to_static(&interface.name).map_err(|error| Failure::invalid(error.to_string()))?;
             let added = wanted.peers.iter().find(|added| added.public_key == peer.public_key);
@@ -144,7 +146,7 @@ pub async fn run(
         PeerCommand::Remove(remove) => {
             let interface = Interface::find(socket, name, json, remove.place).await?;
             let peer = interface.meant(&remove.peer)?;
-            let file = remove_peer(&interface.file, &peer.public_key, &interface.routers).map_err(explain)?;
+            let file = interface.file.remove_peer(&peer.public_key, &interface.routers).map_err(explain)?;
             interface.tell(json, &file, None, &peer).await
         }
     }
@@ -153,8 +155,8 @@ pub async fn run(
 /// An interface whose peers are to be changed.
 struct Interface {
     name: String,
-    file: PathBuf,
-    content: WgQuick,
+    file: InterfaceFile,
+    content: StaticConfig,
     socket: Socket,
     routers: Vec<std::net::IpAddr>,
     /// What it says of itself, if it runs.
@@ -184,20 +186,26 @@ impl Interface {
             ));
         }
         let running = status.as_ref().and_then(|status| status.tunnel.interface.clone());
-        // It may be on its way up.
-        let of_file = || Some(place.file.as_ref()?.file_stem()?.to_str()?.to_owned());
-        let name = name.map(str::to_owned).or(running).or_else(of_file).ok_or_else(unnamed)?;
-        let file = place.file.unwrap_or_else(|| Path::new(FILES).join(format!("{name}.conf")));
-        let config = Config::load(None).map_err(|error| Failure::invalid(error.to_string()))?;
-        // Where another host of this name is, only the connector can find out.
-        let routers = config.sam_address.host.known().unwrap_or_default();
+        let of_running = status.as_ref().map(|status| PathBuf::from(&status.config));
+        let of_running = of_running.filter(|config| config.exists());
+        let config =
+            Config::load(of_running.as_deref()).map_err(|error| Failure::invalid(error.to_string()))?;
+        let routers = wireguard::routers(&config);
+        let known = name.map(str::to_owned).or(running);
+        let file = match (place.file, &known) {
+            (Some(file), _) => wireguard::file_at(file),
+            (None, Some(name)) => wireguard::find(json, name, &config)?,
+            (None, None) => return Err(unnamed()),
+        };
         let content = wireguard::load(json, &file, &routers)?;
+        // It may be on its way up.
+        let name = known.map_or_else(|| file.name(&content), Ok).map_err(|_| unnamed())?;
         let own = BASE64.encode(&public_key(&content.interface.private_key));
         let of_running = status.as_ref().and_then(|status| status.tunnel.public_key.as_ref());
         if of_running.is_some_and(|of_running| *of_running != own) {
             return Err(Failure::invalid(format!(
                 "{} is not the file of the running {name}",
-                file.display()
+                file.path.display()
             ))
             .with_hint("name the one that it was started with: --file FILE"));
         }
@@ -212,7 +220,7 @@ impl Interface {
             [peer] => Ok(peer.clone()),
             [] => Err(Failure::new(
                 ErrorKind::NotFound,
-                format!("{} has no peer {}", self.file.display(), clean(text)),
+                format!("{} has no peer {}", self.file.path.display(), clean(text)),
             )
             .with_hint("one that `wg set` has added, `wg set NAME peer KEY remove` removes")),
             _ => Err(Failure::invalid(format!("{} is the beginning of several keys", clean(text)))
@@ -224,12 +232,12 @@ impl Interface {
     async fn tell(
         &self,
         json: bool,
-        file: &WgQuick,
+        file: &StaticConfig,
         wanted: Option<&StaticPeer>,
         peer: &Peer,
     ) -> Result<(), Failure> {
         let done = if wanted.is_some() { "has the peer" } else { "does not have the peer any more" };
-        let said = format!("{} {done}", self.file.display());
+        let said = format!("{} {done}", self.file.path.display());
         let runs = self.status.is_some();
         if runs {
             let told = match wanted {
@@ -245,7 +253,9 @@ impl Interface {
             self.set_routes(file, wanted, peer).await;
         }
         if json {
-            return output::json::print(&json!({ "file": self.file.to_string_lossy(), "running": runs }));
+            return output::json::print(
+                &json!({ "file": self.file.path.to_string_lossy(), "running": runs }),
+            );
         }
         if !runs {
             output::note("the interface does not run: this counts when it is started");
@@ -254,7 +264,7 @@ impl Interface {
     }
 
     /// Makes the routes to a peer, or removes those that no other peer needs.
-    async fn set_routes(&self, file: &WgQuick, wanted: Option<&StaticPeer>, peer: &Peer) {
+    async fn set_routes(&self, file: &StaticConfig, wanted: Option<&StaticPeer>, peer: &Peer) {
         let table = match file.interface.table {
             Table::Auto => None,
             Table::Number(table) => Some(table),
@@ -278,25 +288,11 @@ impl Interface {
 fn explain(error: EditError) -> Failure {
     let failure = Failure::invalid(error.to_string());
     match &error {
-        EditError::Peer { problem: wg_quick::Problem::DuplicatePeer(_), .. } => failure
+        EditError::Peer { problem: Problem::DuplicatePeer(..), .. } => failure
             .with_hint("remove it first, if it is to be another: `i2planctl --static NAME peer remove KEY`"),
         EditError::Peer { problem, .. } => failure.with_hint(problem.remedy()),
         EditError::LastPeer { .. } => failure.with_hint("add another first, or stop the interface"),
         EditError::Write { .. } => failure.with_hint("run it as root"),
         _ => failure,
     }
-}
-
-/// Reads a preshared key.
-fn preshared_key(path: &Path) -> Result<SecretKey, Failure> {
-    let refused = |what: String| {
-        Failure::invalid(format!("{}: {what}", path.display()))
-            .with_hint("make one with `umask 077; i2planctl wg genpsk > FILE`")
-    };
-    let file = trusted::open_secret(path).map_err(|error| refused(error.to_string()))?;
-    // All of it at once: a vector that grows leaves its bytes where it was.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_KEY_FILE as usize));
-    file.take(MAX_KEY_FILE).read_to_end(&mut bytes).map_err(|error| refused(error.to_string()))?;
-    let text = str::from_utf8(&bytes).unwrap_or_default();
-    key_of(text.trim()).ok_or_else(|| refused("no key, which is 44 characters of base64".to_owned()))
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use i2plan_config::live::Live;
+use i2plan_config::static_interface::{KeyFileError, key_of, sections};
 use i2plan_config::{Config, ConfigError, KEYS, parse_duration};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::record::NodeName;
@@ -70,8 +71,31 @@ pub fn run(input: &[u8]) {
             check_error(&error, &message, file);
         }
     }
+    check_interface(file);
     if let Some(duration) = parse_duration(file) {
         assert_eq!(parse_duration(&duration.as_secs().to_string()), Some(duration));
+    }
+}
+
+/// An interface with static peers is read, or each fault has its line and a remedy.
+fn check_interface(file: &str) {
+    let read = |path: &Path| match path.to_str() {
+        Some("/key") => Ok(key_of("yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=").expect("a key")),
+        _ => Err(KeyFileError::NoKey("/empty".into())),
+    };
+    for of_file in [None, Some("wg0")] {
+        match sections::parse(file, of_file, &[], &read) {
+            Ok(content) => assert!(!content.interface.addresses.is_empty() && !content.peers.is_empty()),
+            Err(faults) => {
+                assert!(!faults.is_empty() && faults.is_sorted_by_key(|(line, _)| *line));
+                for (line, problem) in faults {
+                    let told = problem.to_string();
+                    assert!((1..=file.matches('\n').count() + 1).contains(&line), "line {line}: {told}");
+                    assert!(!told.contains(char::is_control), "not one line of text: {told:?}");
+                    assert!(told.len() < 300 && !problem.remedy().is_empty(), "{told}");
+                }
+            }
+        }
     }
 }
 
@@ -177,5 +201,16 @@ pub fn seeds() -> Seeds {
         seed("wrong-section", "[mesh]\nname = \"x\"\n"),
         seed("nested", "[node.name]\nx = 1\n[[mesh]]\n"),
         seed("duration", "15m"),
+        seed(
+            "interface",
+            "[interface]\nprivate_key_file = \"/key\"\naddresses = [\"10.9.0.1/24\"]\nmtu = 1280\ntable = \"off\"\n\
+             style = \"raw\"\n\n[[peer]]\npublic_key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"\n\
+             preshared_key_file = \"/key\"\nallowed_ips = [\"10.9.0.2/32\"]\npersistent_keepalive = 25\n\n[i2p]\n\
+             tunnel_length = 2\n",
+        ),
+        seed(
+            "interface-wrong",
+            "interface = { name = \"wg1\", private_key = 1, addreses = [1, \"x\"] }\n[peer]\n[x]\n[[peers]]\n",
+        ),
     ]
 }

@@ -1,8 +1,11 @@
-//! A file of wg-quick(8).
+//! A file of wg-quick(8), and the TOML that it becomes.
 
 use std::net::IpAddr;
+use std::path::Path;
 
-use i2plan_config::wg_quick::{Table, is_wg_quick, key_text, parse, public_key};
+use i2plan_config::static_interface::import::Import;
+use i2plan_config::static_interface::wg_quick::{is_wg_quick, parse};
+use i2plan_config::static_interface::{KeyFileError, StaticConfig, Table, key_text, public_key, sections};
 use i2plan_proto::prefix::Prefix;
 
 use crate::{Seeds, seed};
@@ -29,6 +32,7 @@ pub fn run(input: &[u8]) {
             let private = key_text(&file.interface.private_key.0);
             assert!(!format!("{file:?}").contains(private.as_str()), "the private key is printed");
             assert!(!file.interface.addresses.is_empty());
+            check_import(&text, &file);
             let own = public_key(&file.interface.private_key);
             for (at, peer) in file.peers.iter().enumerate() {
                 assert_ne!(peer.public_key, own);
@@ -49,6 +53,17 @@ pub fn run(input: &[u8]) {
             }
         }
     }
+}
+
+/// What it becomes in TOML has the same meaning, and no key in it.
+fn check_import(text: &str, file: &StaticConfig) {
+    let import = Import::new(text, file, None, None, Path::new("/keys"), "wg0");
+    let read = |path: &Path| {
+        let found = import.keys.iter().find(|(known, _)| known == path);
+        found.map(|(_, key)| key.clone()).ok_or_else(|| KeyFileError::NoKey(path.to_owned()))
+    };
+    let again = sections::parse(&import.toml, Some("wg0"), &[ROUTER], &read).expect("TOML that is right");
+    assert_eq!((&again.interface, &again.peers), (&file.interface, &file.peers));
 }
 
 /// What a fuzzer should begin with.

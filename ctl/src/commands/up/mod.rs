@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use i2plan_config::static_interface::DEFAULT_NAME;
 use i2plan_ipc::paths;
 use i2plan_proto::sam::session::Style;
+
+use crate::args::interface_name;
 
 #[cfg(target_os = "linux")]
 pub mod run;
@@ -17,6 +20,10 @@ tunnel is up.
 A daemon that ends is started again, after a wait that grows from 0.2 to 30 seconds. SIGINT and SIGTERM stop \
 all in order; a second SIGINT ends them at once.
 
+With --static NAME, --wg, the --peer options or a configuration that has [interface] and [[peer]], this is an interface \
+with static peers in place of a member of a mesh. --static NAME runs /etc/i2plan/static/NAME.conf or NAME.toml, or the \
+interface of this name that the configuration describes.
+
 With a passphrase the keys of a new node are sealed, and sealed keys are opened. It is asked for once, and kept \
 in memory for when keyd is started again.
 
@@ -25,6 +32,9 @@ Examples:
   sudo i2planctl up --ask-passphrase
   sudo i2planctl up --config node.toml --data-dir /srv/i2plan
   sudo i2planctl up --wg /etc/wireguard/wg0.conf
+  sudo i2planctl --static wg0 up
+  sudo i2planctl up --address 10.9.0.1/24 --private-key-file private.key --peer-public-key KEY \
+      --peer-allowed-ips 10.9.0.2/32 --peer-endpoint NAME.b32.i2p
   sudo i2planctl up --keyd-user 990 --meshd-user 991 --tund-user 992 --connector-user 993 --rpc-user 994";
 
 /// `i2planctl up`
@@ -38,21 +48,27 @@ pub struct Up {
     #[arg(long, value_name = "FILE", env = "I2PLAN_LOG_FILE")]
     pub log_file: Option<PathBuf>,
 
-    /// Run an interface with static peers in place of a member of a mesh: this file of wg-quick(8) says what it and its
-    /// peers are, with endpoints in I2P, and its name is the interface's
+    /// Run an interface with static peers in place of a member of a mesh: this file of wg-quick(8), or of TOML if its name
+    /// ends in .toml, says what it and its peers are, with endpoints in I2P, and its name is the interface's
     #[arg(long, value_name = "FILE")]
     pub wg: Option<PathBuf>,
 
-    /// With --wg, the style of the datagrams, which must be the same at both ends: repliable or raw
-    #[arg(long, value_name = "STYLE", default_value = "repliable", requires = "wg")]
-    pub style: Style,
+    /// With static peers, the style of the datagrams, which must be the same at both ends: repliable or raw [default: that
+    /// of the file, else repliable]
+    #[arg(long, value_name = "STYLE")]
+    pub style: Option<Style>,
 
-    /// Where the daemons keep their state [default: node.data_dir, /var/lib/i2plan; with --wg, its name in
-    /// /var/lib/i2plan-static]
+    /// An interface without a file.
+    #[command(flatten)]
+    pub peer: PeerArgs,
+
+    /// Where the daemons keep their state [default: node.data_dir, /var/lib/i2plan; with static peers, the interface's
+    /// name in /var/lib/i2plan-static]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// Where the daemons' sockets are [default: /run/i2plan; with --wg, its name in /run/i2plan-static]
+    /// Where the daemons' sockets are [default: /run/i2plan; with static peers, the interface's name in
+    /// /run/i2plan-static]
     #[arg(long, value_name = "DIR")]
     pub runtime_dir: Option<PathBuf>,
 
@@ -103,4 +119,51 @@ pub struct Up {
     /// Ask for the passphrase of the keys on the terminal
     #[arg(long)]
     pub ask_passphrase: bool,
+}
+
+/// An interface with one static peer, without a file that describes it.
+#[derive(Debug, clap::Args)]
+pub struct PeerArgs {
+    /// Run an interface with this one static peer, without a file: its public key, in base64
+    #[arg(
+        long,
+        value_name = "KEY",
+        conflicts_with = "wg",
+        requires_all = ["address", "private_key_file", "peer_allowed_ips"]
+    )]
+    pub peer_public_key: Option<String>,
+
+    /// The networks whose addresses the peer may use, with commas between them
+    #[arg(long, value_name = "PREFIX", requires = "peer_public_key")]
+    pub peer_allowed_ips: Vec<String>,
+
+    /// Where the peer takes packets: NAME.b32.i2p, or a destination in base64 [default: where it sends from]
+    #[arg(long, value_name = "ENDPOINT", requires = "peer_public_key")]
+    pub peer_endpoint: Option<String>,
+
+    /// Read the peer's preshared key from this file, which no other user can read
+    #[arg(long, value_name = "FILE", requires = "peer_public_key")]
+    pub peer_preshared_key_file: Option<PathBuf>,
+
+    /// Seconds between keepalives to the peer, 0 for none [default: 25]
+    #[arg(long, value_name = "SECONDS", requires = "peer_public_key")]
+    pub peer_keepalive: Option<String>,
+
+    /// With --peer-public-key, the interface's addresses with prefix lengths, with commas between them
+    #[arg(long, value_name = "PREFIX", requires = "peer_public_key")]
+    pub address: Vec<String>,
+
+    /// With --peer-public-key, read the interface's private key from this file, which no other user can read
+    #[arg(long, value_name = "FILE", requires = "peer_public_key")]
+    pub private_key_file: Option<PathBuf>,
+
+    /// With --peer-public-key, the interface's name
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = DEFAULT_NAME,
+        requires = "peer_public_key",
+        value_parser = interface_name
+    )]
+    pub interface: String,
 }

@@ -1,12 +1,13 @@
 //! What `i2planctl up` does.
 
-use std::ffi::OsStr;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use i2plan_config::{Config, wg_quick};
-use i2plan_ipc::api::tund::check_interface_name;
+use i2plan_config::Config;
+use i2plan_config::static_interface::options::Options;
+use i2plan_config::static_interface::{Format, InterfaceFile, StaticConfig};
 use i2plan_ipc::daemon::logging;
 use i2plan_ipc::paths;
 use i2plan_proto::sam::session::Style;
@@ -14,7 +15,7 @@ use i2plan_supervisor::users::{Accounts, UserNames, control_group};
 use i2plan_supervisor::{Node, PeerSource, Programs, Relay, SamLogin, StartError, StaticNode, Supervisor};
 use tokio::signal::unix::{self, SignalKind, signal};
 
-use super::Up;
+use super::{PeerArgs, Up};
 use crate::failure::Failure;
 use crate::output;
 use crate::passphrase::{self, Given};
@@ -24,12 +25,12 @@ use crate::up::log::LogFile;
 use crate::up::stream::Stream;
 use crate::wireguard;
 
-/// Runs a node in the foreground.
+/// Runs a node in the foreground, or the interface with static peers of this name.
 ///
 /// # Errors
 /// If this is not root, users or programs are missing, the configuration is wrong, or another node is in the
 /// way.
-pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
+pub async fn run(json: bool, args: Up, name: Option<&str>, given: Given) -> Result<(), Failure> {
     if !rustix::process::geteuid().is_root() {
         return Err(StartError::NotRoot.into());
     }
@@ -38,10 +39,7 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
         Failure::invalid(error.to_string()).with_hint("correct the configuration, then start again")
     })?;
     logging::check().map_err(|error| Failure::invalid(error.to_string()).with_hint("correct or unset it"))?;
-    let static_node = match &args.wg {
-        Some(file) => Some(read_static(json, file, args.style, &config)?),
-        None => None,
-    };
+    let static_node = read_static(json, &args, name, &config)?;
     let accounts = Accounts::find(&UserNames {
         keyd: &args.keyd_user,
         meshd: &args.meshd_user,
@@ -107,30 +105,95 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
     supervise(supervisor, signals, &events, log.as_ref()).await
 }
 
-/// Reads what an interface with static peers is to be.
-fn read_static(json: bool, file: &Path, style: Style, config: &Config) -> Result<StaticNode, Failure> {
-    let stem = file.file_stem().and_then(OsStr::to_str).unwrap_or_default();
-    check_interface_name(stem).map_err(|reason| {
-        Failure::invalid(format!("{}: {reason}", file.display()))
-            .with_hint("rename the file: the interface is called like it, without .conf")
+/// Reads what an interface with static peers is to be, if there is to be one.
+fn read_static(
+    json: bool,
+    args: &Up,
+    name: Option<&str>,
+    config: &Config,
+) -> Result<Option<StaticNode>, Failure> {
+    let routers = wireguard::routers(config);
+    let file = match (&args.wg, &args.peer.peer_public_key, name) {
+        (Some(file), _, None) => InterfaceFile::new(file.clone()),
+        (Some(_), _, Some(_)) | (None, Some(_), Some(_)) => {
+            return Err(Failure::usage("--static names an interface, and so do the other options")
+                .with_hint("leave out --static, or --wg and the --peer options"));
+        }
+        (None, Some(key), None) => {
+            let content = read_options(json, &args.peer, key, &routers)?;
+            let name = args.peer.interface.clone();
+            return static_node(content, &name, args.style, None).map(Some);
+        }
+        (None, None, Some(name)) => wireguard::find(json, name, config)?,
+        (None, None, None) if config.has_interface() => {
+            InterfaceFile::configuration(config.path().to_owned())
+        }
+        (None, None, None) if args.style.is_some() => {
+            return Err(Failure::usage("--style is for an interface with static peers")
+                .with_hint("name its file with --wg"));
+        }
+        (None, None, None) => return Ok(None),
+    };
+    let path = file.path.display();
+    let content = wireguard::load(json, &file, &routers)?;
+    let name = file.name(&content).map_err(|reason| {
+        Failure::invalid(format!("{path}: {reason}"))
+            .with_hint("rename the file: the interface is called like it, without .conf or .toml")
     })?;
-    // Where another host of this name is, only the connector can find out.
-    let routers = config.sam_address.host.known().unwrap_or_default();
-    let parsed = wireguard::load(json, file, &routers)?;
-    for (line, what) in &parsed.ignored {
-        output::note(&format!("{}:{line}: {what}", file.display()));
+    for (line, what) in &content.ignored {
+        output::note(&format!("{path}:{line}: {what}"));
     }
-    let interface = parsed.to_static(stem);
-    let interface = interface.map_err(|error| Failure::invalid(format!("{}: {error}", file.display())))?;
-    let (file, name) = (file.to_owned(), stem.to_owned());
+    if let (Some(in_file), Some(style)) = (content.interface.style, args.style)
+        && in_file != style
+    {
+        return Err(Failure::invalid(format!("{path} has the style {in_file}, and --style is {style}"))
+            .with_hint("leave out --style, or change the file"));
+    }
+    if file.format == Format::Configuration {
+        output::note(&format!("{path} describes the interface {name} with static peers: no mesh is run"));
+    }
+    let (again, of_peers) = (file.clone(), name.clone());
     let peers = move || {
-        let read = wg_quick::load(&file, &routers).map_err(|error| error.to_string());
-        let read = read.and_then(|parsed| parsed.to_static(&name).map_err(|error| error.to_string()));
+        let read = again.load(&routers).map_err(|error| error.to_string());
+        let read = read.and_then(|parsed| parsed.to_static(&of_peers).map_err(|error| error.to_string()));
         read.inspect_err(|error| output::note(&format!("the peers stay as they were at the start: {error}")))
             .ok()
             .map(|interface| interface.peers)
     };
-    let (peers, private_key) = (Some(PeerSource(Arc::new(peers))), Some(parsed.interface.private_key));
+    let style = content.interface.style.or(args.style);
+    let node = static_node(content, &name, style, Some(PeerSource(Arc::new(peers))));
+    node.map(Some).map_err(|failure| Failure { message: format!("{path}: {}", failure.message), ..failure })
+}
+
+/// Reads an interface with one peer from options.
+fn read_options(
+    json: bool,
+    peer: &PeerArgs,
+    public_key: &str,
+    routers: &[IpAddr],
+) -> Result<StaticConfig, Failure> {
+    // clap has seen to it that there is one.
+    let private_key_file = peer.private_key_file.as_deref().unwrap_or(Path::new(""));
+    let options = Options {
+        private_key_file,
+        addresses: &peer.address,
+        public_key,
+        preshared_key_file: peer.peer_preshared_key_file.as_deref(),
+        allowed_ips: &peer.peer_allowed_ips,
+        endpoint: peer.peer_endpoint.as_deref(),
+        keepalive: peer.peer_keepalive.as_deref(),
+    };
+    options.read(routers).map_err(|faults| wireguard::explain(json, &faults))
+}
+
+fn static_node(
+    content: StaticConfig,
+    name: &str,
+    style: Option<Style>,
+    peers: Option<PeerSource>,
+) -> Result<StaticNode, Failure> {
+    let interface = content.to_static(name).map_err(|error| Failure::invalid(error.to_string()))?;
+    let (private_key, style) = (Some(content.interface.private_key), style.unwrap_or(Style::Datagram));
     Ok(StaticNode { interface, peers, private_key, style })
 }
 

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use i2plan_proto::destination::Destination;
 use proptest::prelude::*;
 
+use super::wg_quick::{is_wg_quick, parse};
 use super::*;
 
 /// One that `wg genkey` makes.
@@ -66,7 +67,7 @@ fn a_file_of_wg_quick_is_read() {
         peer_key(2),
         peer_key(3),
     );
-    let WgQuick { interface, peers, ignored } = parse(&text, &[router()]).unwrap();
+    let StaticConfig { interface, peers, ignored } = parse(&text, &[router()]).unwrap();
     let texts = |prefixes: &[Prefix]| prefixes.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(texts(&interface.addresses), ["10.9.0.1/24", "fd09::1", "10.9.1.1"]);
     assert_eq!((interface.mtu, interface.table), (Some(1420), Table::Number(77)));
@@ -268,7 +269,7 @@ fn a_file_that_others_can_read_is_refused() {
     let path = directory.path().join("wg0.conf");
     std::fs::write(&path, file("", "")).unwrap();
     let mode = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-    let told = || match load(&path, &[router()]) {
+    let told = || match InterfaceFile::new(path.clone()).load(&[router()]) {
         Ok(_) => String::new(),
         Err(error) => error.to_string().replace(&path.display().to_string(), "wg0.conf"),
     };
@@ -297,10 +298,10 @@ fn every_problem_has_a_remedy() {
         Problem::Missing(key),
         Problem::Missing("PrivateKey"),
         Problem::Missing("Address"),
-        Problem::DuplicatePeer(line),
-        Problem::Endpoint(EndpointError::Clearnet),
-        Problem::Endpoint(EndpointError::Checksum),
-        Problem::Endpoint(EndpointError::Trailing(64)),
+        Problem::DuplicatePeer(key, line),
+        Problem::Endpoint("Endpoint", EndpointError::Clearnet),
+        Problem::Endpoint("Endpoint", EndpointError::Checksum),
+        Problem::Endpoint("Endpoint", EndpointError::Trailing(64)),
     ] {
         assert!(!problem.remedy().is_empty());
     }
