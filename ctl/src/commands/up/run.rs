@@ -49,6 +49,7 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
         connector: &args.connector_user,
         rpc: (config.rpc_enabled && static_node.is_none()).then_some(&args.rpc_user),
         web: (config.web_enabled && static_node.is_none()).then_some(&args.web_user),
+        names: (config.names_enabled && static_node.is_none()).then_some(&args.names_user),
         router: (args.router || config.router_enabled).then_some(&args.router_user),
     })?;
     let mut node = Node::new(&config, accounts, Programs::beside_this()?);
