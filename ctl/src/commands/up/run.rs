@@ -15,6 +15,7 @@ use i2plan_supervisor::{Node, PeerSource, Programs, Relay, SamLogin, StartError,
 use tokio::signal::unix::{self, SignalKind, signal};
 
 use super::Up;
+use crate::commands::names::remove_at_the_end;
 use crate::failure::Failure;
 use crate::output;
 use crate::passphrase::{self, Given};
@@ -105,7 +106,9 @@ pub async fn run(json: bool, args: Up, given: Given) -> Result<(), Failure> {
     let observer = events.clone();
     let supervisor =
         Supervisor::start(&node, &events.lines, move |event| observer.tell(&UpEvent::Daemon(event))).await?;
-    supervise(supervisor, signals, &events, log.as_ref()).await
+    let result = supervise(supervisor, signals, &events, log.as_ref()).await;
+    remove_at_the_end(&node.interface);
+    result
 }
 
 /// Reads what an interface with static peers is to be.
