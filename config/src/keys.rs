@@ -345,6 +345,14 @@ keys! {
             loopback(text)?.ok_or_else(none)
         },
     }
+    /// Whether the members' names are told to this host, as NAME.NETWORK.internal: a name server of the node answers at its
+    /// addresses. For services also: `systemctl enable --now i2plan-named`.
+    "names.enabled", "I2PLAN_NAMES_ENABLED" => names_enabled: bool {
+        default: |_| Ok(false),
+        example: "false",
+        live: false,
+        parse: choice,
+    }
     /// Whether `i2planctl up` starts an I2P router of the node's own. For services that is for systemctl to say:
     /// `systemctl enable --now i2plan-routerd`.
     "router.enabled", "I2PLAN_ROUTER_ENABLED" => router_enabled: bool {

@@ -477,7 +477,9 @@ mod tests {
                 sections.push(section);
             }
             let variable = match key.name {
-                _ if ["rpc", "metrics", "web", "router"].contains(&section) => format!("{section}_{name}"),
+                _ if ["rpc", "metrics", "web", "names", "router"].contains(&section) => {
+                    format!("{section}_{name}")
+                }
                 "node.name" => "node_name".to_owned(),
                 _ => name.to_owned(),
             };

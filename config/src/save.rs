@@ -110,8 +110,12 @@ fn edit(text: &str, (section, name): (&str, &str), value: &str) -> String {
     format!("{text}{gap}[{section}]\n{line}")
 }
 
-/// Puts a file with this text in the place of the one that a path leads to, with its owner and mode.
-pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
+/// Puts a file with this text in the place of the one that a path leads to, with its owner and mode; a new one has mode
+/// 0644.
+///
+/// # Errors
+/// If it cannot be written, or others than root and the own user can change where the path leads.
+pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     let target = match trusted::real_path(path) {
         Err(error) if error.is_not_found() => path.to_owned(),
         found => found.map_err(|error| io::Error::new(io::ErrorKind::PermissionDenied, error.to_string()))?,

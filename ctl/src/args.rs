@@ -19,6 +19,7 @@ use crate::commands::join::{self, Join};
 use crate::commands::key::KeyCommand;
 use crate::commands::leave::{self, Leave};
 use crate::commands::metrics;
+use crate::commands::names::{self, Names};
 #[cfg(target_os = "linux")]
 use crate::commands::peer::{self, PeerCommand};
 use crate::commands::peers::{self, Peers};
@@ -106,6 +107,10 @@ pub enum Command {
     /// Show the routing table
     #[command(after_help = routes::HELP)]
     Routes,
+
+    /// List the names of the members in the DNS, and tell them to this host
+    #[command(after_help = names::HELP)]
+    Names(Names),
 
     /// Send echo requests to a member through the tunnel, and tell loss and round-trip times
     #[command(after_help = ping::HELP)]

@@ -168,6 +168,7 @@ fn execute(args: Args) -> Result<ExitCode, Failure> {
             Command::Invite(InviteCommand::Revoke(revoke)) => {
                 commands::invite::revoke(socket.as_deref(), json, &revoke).await
             }
+            Command::Names(names) => commands::names::run(socket.as_deref(), json, &names).await,
             Command::Routes => commands::routes::run(socket.as_deref(), json, absolute).await,
             Command::Ban(BanCommand::Add(add)) => {
                 commands::ban::add(socket.as_deref(), json, &add).await

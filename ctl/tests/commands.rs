@@ -1761,6 +1761,7 @@ fn json_is_as_documented() {
         ("peers", &[]),
         ("whois", &["10.42.0.3"]),
         ("routes", &[]),
+        ("names", &[]),
         ("ping", &["127.0.0.1", "-c", "1"]),
         ("invite create", &[]),
         ("invite list", &[]),

@@ -402,6 +402,34 @@ fn the_web_interface_gets_in_at_meshd_and_keyd_refuses_its_orders() {
 }
 
 #[test]
+fn the_name_server_may_listen_on_its_port_and_look_at_meshd() {
+    const NAMES: u32 = 54_329;
+    // Without a group it gets in by its own.
+    for (group, gid) in [("54324", GROUP), ("root", NAMES)] {
+        let dir = install(WAIT, WAIT, WAIT);
+        install_script(&dir, "named", WAIT);
+        let mut up = up_without_group(&dir, "run");
+        up.env("I2PLAN_NAMES_ENABLED", "true").args(["--names-user", "54329", "--group", group]);
+        let node = Node::run(dir, up);
+        let reports = [(); 5].map(|()| node.line("report "));
+        let report = |start| reports.iter().find(|report| report.starts_with(start)).unwrap();
+        assert!(report("report keyd ").contains("--refuse 54329"));
+        assert!(report("report meshd ").contains("--named-user 54329"));
+        let (named, caps) = (report("report named "), "0000000000000400");
+        for part in [
+            format!("uid={NAMES} {NAMES} {NAMES} {NAMES} gid={gid} {gid} {gid} {gid} groups=[]"),
+            format!("inh={caps} prm={caps} eff={caps} bnd={caps} amb={caps} nnp=1"),
+            "fds= ".to_owned(),
+            format!("args=[--meshd-socket {}/meshd.sock]", node.run_dir().display()),
+        ] {
+            assert!(named.contains(&part), "{part:?} is missing in {named:?}");
+        }
+        let socket = node.dir.path().join("run/meshd.sock").metadata().unwrap();
+        assert_eq!((socket.uid(), socket.gid(), socket.mode() & 0o777), (0, gid, 0o660));
+    }
+}
+
+#[test]
 fn a_socket_where_others_can_write_is_refused() {
     let dir = install(WAIT, WAIT, WAIT);
     install_script(&dir, "rpcd", WAIT);

@@ -171,7 +171,7 @@ impl Builder {
     }
 
     /// What the names of the daemons' users begin with, `i2plan-` if it is not said: `PREFIXkeyd`, `PREFIXmeshd`,
-    /// `PREFIXtund`, `PREFIXconnector`, and `PREFIXrpc`, `PREFIXweb`, `PREFIXrouterd` where those run.
+    /// `PREFIXtund`, `PREFIXconnector`, and `PREFIXrpc`, `PREFIXweb`, `PREFIXnames`, `PREFIXrouterd` where those run.
     #[must_use]
     pub fn users(mut self, prefix: &str) -> Self {
         self.users = Some(prefix.to_owned());
@@ -201,7 +201,7 @@ impl Builder {
         let prefix = self.users.as_deref().unwrap_or("i2plan-");
         let user = |daemon: &str| format!("{prefix}{daemon}");
         let [keyd, meshd, tund, connector] = ["keyd", "meshd", "tund", "connector"].map(user);
-        let [rpc, web, router] = ["rpc", "web", "routerd"].map(user);
+        let [rpc, web, names, router] = ["rpc", "web", "names", "routerd"].map(user);
         let accounts = Accounts::find(&UserNames {
             keyd: &keyd,
             meshd: &meshd,
@@ -209,6 +209,7 @@ impl Builder {
             connector: &connector,
             rpc: config.rpc_enabled.then_some(&rpc),
             web: config.web_enabled.then_some(&web),
+            names: config.names_enabled.then_some(&names),
             router: config.router_enabled.then_some(&router),
         })?;
         let mut programs = Programs::beside_this()?;

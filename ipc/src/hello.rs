@@ -30,6 +30,8 @@ pub enum Role {
     Client,
     /// `i2plan-webd`.
     Webd,
+    /// `i2plan-named`, which may only look.
+    Named,
 }
 
 impl std::fmt::Display for Role {
@@ -41,6 +43,7 @@ impl std::fmt::Display for Role {
             Self::Connector => "connector",
             Self::Client => "client",
             Self::Webd => "webd",
+            Self::Named => "named",
         })
     }
 }

@@ -8,7 +8,7 @@
 //! What leads to the I2P router's SAM bridge, and what does not, is [`bridge`]'s to tell.
 //!
 //! [`administrator`] takes orders to `keyd`; [`node`] is for programs that use a running node, and [`member`] says whom
-//! they mean by a name.
+//! they mean by a name; [`names`] says what members are called in the DNS.
 
 pub mod access;
 pub mod administrator;
@@ -24,6 +24,7 @@ pub mod frame;
 pub mod hello;
 pub mod log_limit;
 pub mod member;
+pub mod names;
 pub mod node;
 pub mod notification;
 pub mod passphrase;

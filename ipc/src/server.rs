@@ -219,7 +219,7 @@ async fn answer<S: Service>(
     request: <S::Api as Api>::Request,
     fds: Vec<OwnedFd>,
 ) -> Result<Answer<<S::Api as Api>::Reply>, ApiError> {
-    if role != terms.role {
+    if !S::Api::allows(role, &request) {
         return Err(ApiError::denied(format!("{role} may not ask this of {}", S::Api::DAEMON)));
     }
     if fds.len() != terms.fds {

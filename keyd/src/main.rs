@@ -153,7 +153,7 @@ fn parse() -> Result<Parsed<Args>, lexopt::Error> {
         connector: "i2plan-connector".to_owned(),
         rpc: "i2plan-rpc".to_owned(),
         rpc_orders: false,
-        refused: ["i2plan-routerd", "i2plan-web"].map(str::to_owned).into(),
+        refused: ["i2plan-routerd", "i2plan-web", "i2plan-names"].map(str::to_owned).into(),
         listen: None,
         listen_control: None,
         purpose: Purpose::Mesh,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::Failure;
 
 /// The programs of a node, each in a package of the same name.
-pub const PROGRAMS: [&str; 8] = [
+pub const PROGRAMS: [&str; 9] = [
     "i2planctl",
     "i2plan-keyd",
     "i2plan-connector",
@@ -19,6 +19,7 @@ pub const PROGRAMS: [&str; 8] = [
     "i2plan-tund",
     "i2plan-rpcd",
     "i2plan-webd",
+    "i2plan-named",
     "i2plan-routerd",
 ];
 

@@ -18,6 +18,7 @@ use i2plan_connector::sandbox as connector;
 use i2plan_ipc::daemon::hardening;
 use i2plan_keyd::sandbox as keyd;
 use i2plan_meshd::sandbox as meshd;
+use i2plan_named::sandbox as named;
 use i2plan_routerd::sandbox as routerd;
 use i2plan_rpcd::sandbox as rpcd;
 use i2plan_tund::sandbox as tund;
@@ -49,6 +50,10 @@ pub enum Seat {
     Rpcd,
     /// `webd` while it serves.
     Webd,
+    /// `named` before it listens.
+    NamedStarting,
+    /// `named` while it serves.
+    Named,
     /// The program that fetches a seed for `routerd`.
     RouterdFetching,
     /// `routerd` while it speaks with other routers.
@@ -145,6 +150,8 @@ pub fn run(intrusion: &Intrusion) -> Result<(), Failure> {
         Seat::Tund => tund::before_the_interface().and_then(|()| tund::before_packets()),
         Seat::Rpcd => rpcd::before_serving(),
         Seat::Webd => webd::before_serving(),
+        Seat::NamedStarting => named::before_the_address(),
+        Seat::Named => named::before_the_address().and_then(|()| named::before_serving()),
         Seat::RouterdFetching => routerd::before_fetching(),
         Seat::Routerd => routerd::before_the_network(&intrusion.own, [PORT, SAM_PORT]),
     }

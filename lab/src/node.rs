@@ -534,6 +534,8 @@ pub struct Node {
     pub rpc_uid: u32,
     /// The user of `webd`.
     pub web_uid: u32,
+    /// The user of `named`.
+    pub names_uid: u32,
     /// The user of `routerd`.
     pub router_uid: u32,
     /// The user of the connector.
@@ -572,7 +574,7 @@ impl Node {
         std::fs::write(directory.join("etc/config.toml"), config)?;
         let first = FIRST_UID + u32::from(number) * 10;
         let (uids, group, rpc_uid) = ([1, 2, 3].map(|daemon| first + daemon), first + 4, first + 5);
-        let (router_uid, connector_uid, web_uid) = (first + 6, first + 7, first + 8);
+        let (router_uid, connector_uid, web_uid, names_uid) = (first + 6, first + 7, first + 8, first + 9);
         let (log_filter, routers) = (lab.log_filter.clone(), lab.routers());
         let (sending_rate, passphrase, static_args, supervisor) = (None, None, Vec::new(), None);
         Ok(Self {
@@ -581,6 +583,7 @@ impl Node {
             uids,
             rpc_uid,
             web_uid,
+            names_uid,
             router_uid,
             connector_uid,
             group,
@@ -643,8 +646,8 @@ impl Node {
     /// If the supervisor cannot be started.
     pub fn start_daemons(&mut self) -> Result<(), Failure> {
         let [keyd, meshd, tund] = self.uids.map(|uid| OsString::from(uid.to_string()));
-        let [connector, rpc, web, router, group] =
-            [self.connector_uid, self.rpc_uid, self.web_uid, self.router_uid, self.group]
+        let [connector, rpc, web, names, router, group] =
+            [self.connector_uid, self.rpc_uid, self.web_uid, self.names_uid, self.router_uid, self.group]
                 .map(|id| OsString::from(id.to_string()));
         let mut args: Vec<OsString> = vec![
             "up".into(),
@@ -668,6 +671,8 @@ impl Node {
             rpc,
             "--web-user".into(),
             web,
+            "--names-user".into(),
+            names,
             "--router-user".into(),
             router,
             "--group".into(),

@@ -72,6 +72,7 @@ fn user(seat: Seat) -> Option<(usize, &'static str)> {
         Seat::TundStarting | Seat::Tund => Some((2, "tund")),
         Seat::Rpcd => Some((3, "rpc")),
         Seat::Webd => Some((6, "web")),
+        Seat::NamedStarting | Seat::Named => Some((7, "named")),
         Seat::RouterdFetching | Seat::Routerd => Some((4, "routerd")),
     }
 }
@@ -87,12 +88,16 @@ async fn intrude(
 ) -> Result<End, Failure> {
     let mut args: Vec<OsString> = Vec::new();
     if let Some(uid) = as_user {
-        // rpcd and webd are in the control group, which is how they get in at meshd.
-        let gid = if matches!(seat, Seat::Rpcd | Seat::Webd) { node.group } else { uid };
+        // These are in the control group, which is how they get in at meshd.
+        let clients = [Seat::Rpcd, Seat::Webd, Seat::NamedStarting, Seat::Named];
+        let gid = if clients.contains(&seat) { node.group } else { uid };
         args.extend(["__launch".into(), format!("--uid={uid}").into(), format!("--gid={gid}").into()]);
-        if seat == Seat::TundStarting {
-            args.push("--net-admin".into());
-        }
+        let capability = match seat {
+            Seat::TundStarting => Some("CAP_NET_ADMIN"),
+            Seat::NamedStarting => Some("CAP_NET_BIND_SERVICE"),
+            _ => None,
+        };
+        args.extend(capability.map(|capability| format!("--capability={capability}").into()));
         args.extend([format!("--parent={}", std::process::id()).into(), "--".into()]);
         args.push(bin().join("lab").into());
     }
@@ -132,7 +137,8 @@ async fn intrude(
 
 async fn check(node: &Node, seat: Seat, attempts: &[(Attempt, Target<'_>, End)]) -> Result<(), Failure> {
     let [keyd, meshd, tund] = node.uids;
-    let uids = [keyd, meshd, tund, node.rpc_uid, node.router_uid, node.connector_uid, node.web_uid];
+    let uids =
+        [keyd, meshd, tund, node.rpc_uid, node.router_uid, node.connector_uid, node.web_uid, node.names_uid];
     let uid = user(seat).map(|(index, _)| uids[index]);
     for (attempt, target, expected) in attempts {
         let end = intrude(node, seat, *attempt, *target, uid).await?;
@@ -267,8 +273,14 @@ fn nothing_gets_out_of_the_sandbox() {
         starting.extend(others(0).map(|pid| (Attempt::Signal, of(pid), Refused(Errno::EPERM))));
         check(node, Seat::KeydStarting, &starting).await?;
 
-        // keyd, tund, rpcd and webd at work: every attempt is the last.
-        let seats = [(Seat::Keyd, 0), (Seat::Tund, 2), (Seat::Rpcd, usize::MAX), (Seat::Webd, usize::MAX)];
+        // keyd, tund, rpcd, webd and named at work: every attempt is the last.
+        let seats = [
+            (Seat::Keyd, 0),
+            (Seat::Tund, 2),
+            (Seat::Rpcd, usize::MAX),
+            (Seat::Webd, usize::MAX),
+            (Seat::Named, usize::MAX),
+        ];
         for (seat, own) in seats {
             check(node, seat, &files(Killed)).await?;
             check(node, seat, &processes(own, Killed, Killed)).await?;
@@ -296,7 +308,7 @@ fn nothing_gets_out_of_the_sandbox() {
             (Attempt::ConnectUnix, at(meshd_socket), Refused(Errno::EACCES)),
         ];
         check(node, Seat::Tund, &connections).await?;
-        // rpcd and webd ask meshd.
+        // rpcd, webd and named ask meshd.
         let connections = [
             (Attempt::ConnectUnix, at(keyd_for_meshd), Refused(Errno::EACCES)),
             (Attempt::ConnectUnix, at(tund_socket), Refused(Errno::EACCES)),
@@ -304,6 +316,27 @@ fn nothing_gets_out_of_the_sandbox() {
         ];
         check(node, Seat::Rpcd, &connections).await?;
         check(node, Seat::Webd, &connections).await?;
+        check(node, Seat::Named, &connections).await?;
+
+        // named with its capability: its sockets, and no more.
+        check(node, Seat::NamedStarting, &files(Killed)).await?;
+        check(node, Seat::NamedStarting, &processes(usize::MAX, Killed, Killed)).await?;
+        check(node, Seat::NamedStarting, &killed()).await?;
+        check(node, Seat::NamedStarting, &connections).await?;
+        let starting = [
+            (Attempt::ConnectTcp, to(7656), Refused(Errno::EACCES)),
+            (Attempt::ConnectTcp, other_port, Refused(Errno::EACCES)),
+            (Attempt::ListenTcp, to(53), Done),
+            (Attempt::ListenTcp, to(4242), Refused(Errno::EACCES)),
+            (Attempt::Udp, NOTHING, Done),
+            (Attempt::RawSocket, NOTHING, Killed),
+            (Attempt::NetlinkSocket, NOTHING, Killed),
+            (Attempt::SealableMemoryFile, NOTHING, Killed),
+            (Attempt::Capability, NOTHING, Refused(Errno::EPERM)),
+            (Attempt::Mount, at(Path::new("/mnt")), Killed),
+            (Attempt::MakeDirectory, at(&new), Killed),
+        ];
+        check(node, Seat::NamedStarting, &starting).await?;
 
         // The connector at work: the SAM bridge and keyd, and no file.
         check(node, Seat::Connector, &files(Killed)).await?;

@@ -8,7 +8,7 @@ use i2plan_config::Config;
 use i2plan_ipc::Role;
 use i2plan_ipc::client::Endpoint;
 use i2plan_ipc::daemon::program::{self, End, Parsed};
-use i2plan_ipc::daemon::{activation, hardening, logging};
+use i2plan_ipc::daemon::{activation, hardening, logging, users};
 use i2plan_ipc::paths;
 use i2plan_ipc::version::build;
 use i2plan_meshd::shell::daemon::{Options, run};
@@ -28,6 +28,8 @@ Options:
       --state DIR          state directory (default: $STATE_DIRECTORY, or meshd/ in node.data_dir)
       --keyd-socket PATH   (default: /run/i2plan/keyd-meshd.sock)
       --tund-socket PATH   (default: /run/i2plan/tund.sock)
+      --named-user USER    user of named, by name or number, who may look and change nothing (default: i2plan-names, if
+                           it exists)
       --listen PATH        make the listening socket, if none is handed over
       --static STYLE       keep the session of an interface with static peers, in the style repliable or raw, and run no
                            mesh
@@ -50,6 +52,7 @@ struct Args {
     state: Option<PathBuf>,
     keyd: PathBuf,
     tund: PathBuf,
+    named: String,
     listen: Option<PathBuf>,
     static_style: Option<Style>,
 }
@@ -61,6 +64,7 @@ fn parse() -> Result<Parsed<Args>, lexopt::Error> {
         state: std::env::var_os("STATE_DIRECTORY").map(PathBuf::from),
         keyd: paths::system_socket(paths::KEYD_MESHD_SOCKET),
         tund: paths::system_socket(paths::TUND_SOCKET),
+        named: "i2plan-names".to_owned(),
         listen: None,
         static_style: None,
     };
@@ -71,6 +75,7 @@ fn parse() -> Result<Parsed<Args>, lexopt::Error> {
             Long("state") => args.state = Some(parser.value()?.into()),
             Long("keyd-socket") => args.keyd = parser.value()?.into(),
             Long("tund-socket") => args.tund = parser.value()?.into(),
+            Long("named-user") => args.named = parser.value()?.string()?,
             Long("listen") => args.listen = Some(parser.value()?.into()),
             Long("static") => args.static_style = Some(parser.value()?.parse()?),
             Short('h') | Long("help") => return Ok(Parsed::Help),
@@ -102,7 +107,8 @@ fn start(args: Args) -> Result<(), End> {
     let state = args.state.unwrap_or_else(|| config.data_dir.join("meshd"));
     let keyd = Endpoint::resolved(&args.keyd, Role::Keyd);
     let tund = Endpoint::resolved(&args.tund, Role::Tund);
-    let options = Options { config, state, keyd, tund, event_log };
+    let named = users::user_id(&args.named).ok();
+    let options = Options { config, state, keyd, tund, named, event_log };
     let runtime = program::runtime()?;
     match args.static_style {
         Some(style) => runtime.block_on(static_interface::run(options, style, listener)),

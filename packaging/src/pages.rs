@@ -9,13 +9,14 @@ use i2plan_config::KEYS;
 use crate::roff;
 
 /// Pages about one daemon each, whose options are filled in.
-const DAEMONS: [(&str, &str); 7] = [
+const DAEMONS: [(&str, &str); 8] = [
     ("i2plan-keyd", include_str!("../man/i2plan-keyd.8.in")),
     ("i2plan-connector", include_str!("../man/i2plan-connector.8.in")),
     ("i2plan-meshd", include_str!("../man/i2plan-meshd.8.in")),
     ("i2plan-tund", include_str!("../man/i2plan-tund.8.in")),
     ("i2plan-rpcd", include_str!("../man/i2plan-rpcd.8.in")),
     ("i2plan-webd", include_str!("../man/i2plan-webd.8.in")),
+    ("i2plan-named", include_str!("../man/i2plan-named.8.in")),
     ("i2plan-routerd", include_str!("../man/i2plan-routerd.8.in")),
 ];
 

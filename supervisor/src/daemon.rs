@@ -8,6 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use caps::Capability;
 use command_fds::{CommandFdExt as _, FdMapping};
 use i2plan_ipc::api::tund::{MAX_STATIC_INTERFACE, StaticInterface};
 use i2plan_ipc::daemon::logging;
@@ -121,7 +122,7 @@ pub(crate) fn encode_static(interface: &StaticInterface) -> Result<Zeroizing<Vec
 /// A daemon to run.
 #[derive(Debug)]
 pub(crate) struct Daemon {
-    /// `keyd`, `connector`, `meshd`, `tund`, `rpcd`, `webd` or `routerd`.
+    /// `keyd`, `connector`, `meshd`, `tund`, `rpcd`, `webd`, `named` or `routerd`.
     pub(crate) name: &'static str,
     /// Its executable.
     pub(crate) program: PathBuf,
@@ -129,8 +130,8 @@ pub(crate) struct Daemon {
     pub(crate) arguments: Vec<OsString>,
     /// Whom it runs as.
     pub(crate) user: Account,
-    /// Whether it keeps CAP_NET_ADMIN.
-    pub(crate) net_admin: bool,
+    /// The one capability that it keeps.
+    pub(crate) capability: Option<Capability>,
     /// Its listening sockets with their names. They stay open here, so that connections wait while the daemon is restarted.
     pub(crate) sockets: Vec<(&'static str, OwnedFd)>,
     /// Receives how it does, and the descriptors that it has kept from one process to the next.
@@ -241,7 +242,7 @@ impl Daemon {
         passed.extend(self.piped.iter().map(|(name, _)| (*name).to_owned()));
         let launch = Launch {
             user: self.user,
-            net_admin: self.net_admin,
+            capability: self.capability,
             parent: std::process::id(),
             passed,
             program: self.program.clone().into(),

@@ -109,8 +109,8 @@ pub fn intercept(arguments: impl IntoIterator<Item = OsString>) -> Result<(), La
 pub(crate) struct Launch {
     /// As whom.
     pub(crate) user: Account,
-    /// Whether to keep CAP_NET_ADMIN, and nothing else.
-    pub(crate) net_admin: bool,
+    /// The one capability to keep.
+    pub(crate) capability: Option<Capability>,
     /// Process id of the supervisor.
     pub(crate) parent: u32,
     /// The name of each descriptor that is passed: listening sockets, then what it has kept for the daemon.
@@ -127,9 +127,7 @@ impl Launch {
         let mut out: Vec<OsString> = vec![COMMAND.into()];
         out.push(format!("--uid={}", self.user.uid).into());
         out.push(format!("--gid={}", self.user.gid).into());
-        if self.net_admin {
-            out.push("--net-admin".into());
-        }
+        out.extend(self.capability.map(|capability| format!("--capability={capability}").into()));
         out.push(format!("--parent={}", self.parent).into());
         out.extend(self.passed.iter().map(|name| format!("--passed={name}").into()));
         out.extend(["--".into(), self.program]);
@@ -141,13 +139,13 @@ impl Launch {
     fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, lexopt::Error> {
         use lexopt::prelude::*;
         let (mut uid, mut gid, mut parent) = (None, None, None);
-        let (mut net_admin, mut passed) = (false, Vec::new());
+        let (mut capability, mut passed) = (None, Vec::new());
         let mut parser = lexopt::Parser::from_args(arguments);
         while let Some(argument) = parser.next()? {
             match argument {
                 Long("uid") => uid = Some(parser.value()?.parse()?),
                 Long("gid") => gid = Some(parser.value()?.parse()?),
-                Long("net-admin") => net_admin = true,
+                Long("capability") => capability = Some(parser.value()?.parse()?),
                 Long("parent") => parent = Some(parser.value()?.parse()?),
                 Long("passed") => passed.push(parser.value()?.string()?),
                 Value(program) => {
@@ -157,7 +155,7 @@ impl Launch {
                             uid: uid.ok_or_else(|| missing("--uid"))?,
                             gid: gid.ok_or_else(|| missing("--gid"))?,
                         },
-                        net_admin,
+                        capability,
                         parent: parent.ok_or_else(|| missing("--parent"))?,
                         passed,
                         program,
@@ -212,10 +210,7 @@ fn close_inherited(passed: usize) -> io::Result<()> {
 /// the inheritable set, which may not hold more than the bounding set. The change of user empties the
 /// permitted set unless told to keep it, and always the effective and the ambient one.
 fn drop_privileges(launch: &Launch) -> Result<(), LaunchError> {
-    let mut keep = CapsHashSet::new();
-    if launch.net_admin {
-        keep.insert(Capability::CAP_NET_ADMIN);
-    }
+    let keep: CapsHashSet = launch.capability.into_iter().collect();
     for capability in caps::all().difference(&keep).copied() {
         // One that this kernel does not have is not in the set.
         if caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
@@ -228,7 +223,7 @@ fn drop_privileges(launch: &Launch) -> Result<(), LaunchError> {
             .map_err(|error| LaunchError::Capabilities { set: name, reason: error.to_string() })
     };
     set(CapSet::Inheritable, "inheritable")?;
-    set_keep_capabilities(launch.net_admin).map_err(|error| cannot("keep capabilities", error))?;
+    set_keep_capabilities(launch.capability.is_some()).map_err(|error| cannot("keep capabilities", error))?;
 
     let (uid, gid) = (Uid::from_raw(launch.user.uid), Gid::from_raw(launch.user.gid));
     setgroups(&[]).map_err(|error| cannot("leave all groups", error))?;
@@ -289,7 +284,7 @@ mod tests {
     fn launch() -> Launch {
         Launch {
             user: Account { uid: 1, gid: 2 },
-            net_admin: true,
+            capability: Some(Capability::CAP_NET_ADMIN),
             parent: 3,
             passed: vec!["listener".to_owned(), "a".to_owned()],
             program: "/bin/d".into(),

@@ -14,7 +14,7 @@
 //! | run/keyd-control.sock | root:group | 0660 | root and the group can give orders; keyd refuses the daemons' users |
 //! | run/tund.sock | meshd | 0600 | only meshd can connect |
 //! | run/*.notify | the daemon | 0600 | only a daemon tells how it does |
-//! | run/meshd.sock | root:group | 0660 | root and the group can control the node; without a group it is rpcd's, and webd's by its own group |
+//! | run/meshd.sock | root:group | 0660 | root and the group can control the node; without a group it is rpcd's, and webd's and named's by one of their own groups |
 //! | run/rpc.sock, run/web.sock | root:group | 0660 | likewise |
 //! | /var/run/wireguard/NAME.sock | root | 0600 | root alone can ask about the interface by `wg show` |
 //!
@@ -269,11 +269,11 @@ impl Sockets {
         let Accounts { meshd, tund, connector, .. } = *accounts;
         let control_mode = if group == 0 { 0o600 } else { 0o660 };
         let for_group = Account { uid: 0, gid: group };
-        // Without a group rpcd gets in as the owner, and webd by its own group; root does anyway.
+        // Without a group rpcd gets in as the owner, and webd and named by a group of theirs; root does anyway.
         let owner =
             accounts.rpc.filter(|_| group == 0).map_or(for_group, |rpc| Account { uid: rpc.uid, gid: 0 });
-        let (meshd_owner, meshd_mode) = match accounts.web.filter(|_| group == 0) {
-            Some(web) => (Account { gid: web.gid, ..owner }, 0o660),
+        let (meshd_owner, meshd_mode) = match accounts.clients_gid().filter(|_| group == 0) {
+            Some(gid) => (Account { gid, ..owner }, 0o660),
             None => (owner, control_mode),
         };
         Ok(Self {

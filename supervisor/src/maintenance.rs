@@ -189,7 +189,7 @@ impl StoppedNode {
         };
         let launch = Launch {
             user: self.user,
-            net_admin: false,
+            capability: None,
             parent: std::process::id(),
             passed: vec!["new-passphrase".to_owned()],
             program: program.into(),

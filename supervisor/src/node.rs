@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use caps::Capability;
 use i2plan_config::Config;
 use i2plan_ipc::api::tund::{STATIC_INTERFACE, StaticInterface, StaticPeer};
 use i2plan_ipc::bridge::{AUTO, BridgeAddress};
@@ -34,7 +35,7 @@ const WIREGUARD_KEY: &str = "wireguard-key";
 /// A node to run.
 #[derive(Debug)]
 pub struct Node {
-    /// The configuration file, for `meshd`, `rpcd`, `webd` and `routerd`.
+    /// The configuration file, for `meshd`, `rpcd`, `webd`, `named` and `routerd`.
     pub config: Option<PathBuf>,
     /// Where the daemons keep their state.
     pub data: PathBuf,
@@ -138,7 +139,7 @@ pub(crate) fn daemons(
     sockets: &Sockets,
     hangup: &watch::Sender<()>,
 ) -> Result<Vec<Daemon>, StartError> {
-    let Accounts { keyd, meshd, tund, connector, rpc, web, router } = node.accounts;
+    let Accounts { keyd, meshd, tund, connector, rpc, web, names, router } = node.accounts;
     let meshd_uid = meshd.uid.to_string();
     let sam_address = node.sam_address.to_string();
     let sam_udp_port = node.sam_udp_port.map_or_else(|| AUTO.to_owned(), |port| port.to_string());
@@ -154,7 +155,7 @@ pub(crate) fn daemons(
     if let Some(rpc) = rpc {
         for_keyd.extend(words(&[(&"--rpc-user", &rpc.uid.to_string())]));
     }
-    for refused in [web, router].into_iter().flatten() {
+    for refused in [web, names, router].into_iter().flatten() {
         for_keyd.extend(words(&[(&"--refuse", &refused.uid.to_string())]));
     }
     if node.rpc_orders {
@@ -189,7 +190,11 @@ pub(crate) fn daemons(
     let mut for_rpcd =
         words(&[(&"--state", &directories.data.join("rpc")), (&"--meshd-socket", &sockets.meshd.path)]);
     for_rpcd.extend(words(&[(&"--keyd-socket", &sockets.keyd_control.path)]));
+    if let Some(names) = names {
+        for_meshd.extend(words(&[(&"--named-user", &names.uid.to_string())]));
+    }
     let mut for_webd = words(&[(&"--meshd-socket", &sockets.meshd.path)]);
+    let mut for_named = for_webd.clone();
     let mut for_routerd = words(&[(&"--state", &directories.data.join("routerd"))]);
     if let Some(config) = &node.config {
         // A daemon works in the root directory.
@@ -198,6 +203,7 @@ pub(crate) fn daemons(
         for_meshd.extend(words(&[(&"--config", &config)]));
         for_rpcd.extend(words(&[(&"--config", &config)]));
         for_webd.extend(words(&[(&"--config", &config)]));
+        for_named.extend(words(&[(&"--config", &config)]));
         for_routerd.extend(words(&[(&"--config", &config)]));
     }
     let (mut of_keyd_piped, mut of_tund_piped) = (Vec::new(), Vec::new());
@@ -221,7 +227,11 @@ pub(crate) fn daemons(
             program: node.programs.find(name)?,
             arguments,
             user,
-            net_admin: name == "tund",
+            capability: match name {
+                "tund" => Some(Capability::CAP_NET_ADMIN),
+                "named" => Some(Capability::CAP_NET_BIND_SERVICE),
+                _ => None,
+            },
             sockets: sockets.iter().map(share).collect::<Result<_, _>>().map_err(StartError::Share)?,
             notify: NotifyReceiver::new(NotifySocket::bind(
                 directories.run.join(format!("{name}.notify")),
@@ -264,13 +274,20 @@ pub(crate) fn daemons(
         daemon("meshd", meshd, &[("listener", &sockets.meshd)], for_meshd)?,
     ]);
     // As members of the control group, which is how they get in at meshd.
-    let in_group =
-        |user: Account| Account { gid: if node.group == 0 { user.gid } else { node.group }, ..user };
+    let in_group = |user: Account| Account {
+        gid: if node.group == 0 { node.accounts.clients_gid().unwrap_or(user.gid) } else { node.group },
+        ..user
+    };
     if let (Some(rpc), Some(socket)) = (rpc, &sockets.rpc) {
-        daemons.push(daemon("rpcd", in_group(rpc), &[("listener", socket)], for_rpcd)?);
+        // Without that group it gets in as the owner.
+        let rpc = if node.group == 0 { rpc } else { in_group(rpc) };
+        daemons.push(daemon("rpcd", rpc, &[("listener", socket)], for_rpcd)?);
     }
     if let (Some(web), Some(socket)) = (web, &sockets.web) {
         daemons.push(daemon("webd", in_group(web), &[("listener", socket)], for_webd)?);
+    }
+    if let Some(names) = names {
+        daemons.push(daemon("named", in_group(names), &[], for_named)?);
     }
     Ok(daemons)
 }

@@ -18,7 +18,7 @@ pub enum UserError {
     /// A user is root, or in root's group.
     #[error("{daemon} cannot run as {name}: that is root, or has root's group")]
     Root {
-        /// Whose user: `keyd`, `meshd`, `tund`, `connector`, `rpc`, `web` or `router`.
+        /// Whose user: `keyd`, `meshd`, `tund`, `connector`, `rpc`, `web`, `names` or `router`.
         daemon: &'static str,
         /// The name or number that was given.
         name: String,
@@ -71,11 +71,13 @@ pub struct UserNames<'a> {
     pub rpc: Option<&'a str>,
     /// `webd`'s; none if it shall not run.
     pub web: Option<&'a str>,
+    /// `named`'s; none if it shall not run.
+    pub names: Option<&'a str>,
     /// `routerd`'s; none if it shall not run.
     pub router: Option<&'a str>,
 }
 
-/// Those that the packages create, without `rpcd`, `webd` and `routerd`.
+/// Those that the packages create, without `rpcd`, `webd`, `named` and `routerd`.
 impl Default for UserNames<'_> {
     fn default() -> Self {
         Self {
@@ -85,6 +87,7 @@ impl Default for UserNames<'_> {
             connector: "i2plan-connector",
             rpc: None,
             web: None,
+            names: None,
             router: None,
         }
     }
@@ -99,6 +102,7 @@ pub struct Accounts {
     pub(crate) connector: Account,
     pub(crate) rpc: Option<Account>,
     pub(crate) web: Option<Account>,
+    pub(crate) names: Option<Account>,
     pub(crate) router: Option<Account>,
 }
 
@@ -122,6 +126,7 @@ impl Accounts {
             connector: find(names.connector),
             rpc: names.rpc.map(&mut find),
             web: names.web.map(&mut find),
+            names: names.names.map(&mut find),
             router: names.router.map(&mut find),
         };
         if !missing.is_empty() {
@@ -134,6 +139,7 @@ impl Accounts {
             ("connector", Some((names.connector, accounts.connector))),
             ("rpc", names.rpc.zip(accounts.rpc)),
             ("web", names.web.zip(accounts.web)),
+            ("names", names.names.zip(accounts.names)),
             ("router", names.router.zip(accounts.router)),
         ];
         let users: Vec<_> = users
@@ -147,6 +153,11 @@ impl Accounts {
             }
         }
         Ok(accounts)
+    }
+
+    /// The group of `webd` and `named` where no group may control the node: by it they get in at `meshd`.
+    pub(crate) fn clients_gid(&self) -> Option<u32> {
+        self.web.or(self.names).map(|user| user.gid)
     }
 }
 
@@ -207,6 +218,7 @@ mod tests {
         connector: "54327",
         rpc: None,
         web: None,
+        names: None,
         router: None,
     };
 

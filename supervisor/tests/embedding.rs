@@ -52,6 +52,7 @@ mod linux {
         connector: "54327",
         rpc: None,
         web: None,
+        names: None,
         router: None,
     };
 

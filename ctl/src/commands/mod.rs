@@ -15,6 +15,7 @@ pub mod join;
 pub mod key;
 pub mod leave;
 pub mod metrics;
+pub mod names;
 #[cfg(target_os = "linux")]
 pub mod new_keys;
 pub mod orders;

@@ -11,7 +11,7 @@ use i2plan_proto::record::NodeName;
 
 use crate::{Seeds, seed};
 
-const VARIABLES: [&str; 34] = [
+const VARIABLES: [&str; 35] = [
     "I2PLAN_TUNNEL_LENGTH",
     "I2PLAN_TUNNEL_SUBNET",
     "I2PLAN_HEARTBEAT_INTERVAL",
@@ -46,6 +46,7 @@ const VARIABLES: [&str; 34] = [
     "I2PLAN_METRICS_LISTEN",
     "I2PLAN_WEB_ENABLED",
     "I2PLAN_WEB_LISTEN",
+    "I2PLAN_NAMES_ENABLED",
 ];
 
 /// Runs the target.

@@ -8,6 +8,7 @@ pub mod certificate;
 pub mod config;
 pub mod control_message;
 pub mod descriptor_store;
+pub mod dns_query;
 pub mod echo_reply;
 pub mod invite;
 pub mod ipc_frame;
@@ -52,6 +53,7 @@ targets!(
     config,
     control_message,
     descriptor_store,
+    dns_query,
     echo_reply,
     invite,
     ipc_frame,

@@ -1184,4 +1184,11 @@ impl Api for MeshdApi {
     fn terms(request: &Request) -> Terms {
         request.terms()
     }
+
+    fn allows(role: Role, request: &Request) -> bool {
+        match role {
+            Role::Named => matches!(request, Request::Status | Request::Peers | Request::Events { .. }),
+            _ => request.terms().role == role,
+        }
+    }
 }

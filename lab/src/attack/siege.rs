@@ -131,7 +131,7 @@ impl Target {
         match self.daemon {
             Role::Keyd => frame(&Request { id, body: keyd::Request::Identity }, 0),
             Role::Tund => frame(&Request { id, body: tund::Request::Stats }, 0),
-            Role::Meshd | Role::Client | Role::Connector | Role::Webd => {
+            Role::Meshd | Role::Client | Role::Connector | Role::Webd | Role::Named => {
                 frame(&Request { id, body: meshd::Request::Status }, 0)
             }
         }
@@ -326,7 +326,7 @@ pub async fn watch(run: &Path, daemon: Role, role: Role) -> Result<(), Failure> 
         let error = match daemon {
             Role::Keyd => ask::<KeydApi>(&socket, role, keyd::Request::Identity).await,
             Role::Tund => ask::<TundApi>(&socket, role, tund::Request::Stats).await,
-            Role::Meshd | Role::Client | Role::Connector | Role::Webd => {
+            Role::Meshd | Role::Client | Role::Connector | Role::Webd | Role::Named => {
                 ask::<MeshdApi>(&socket, role, meshd::Request::Status).await
             }
         };

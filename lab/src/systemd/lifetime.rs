@@ -14,8 +14,16 @@ use super::{host, traffic};
 use crate::Failure;
 
 /// Most that `systemd-analyze security` may say of each daemon's unit, in tenths.
-const EXPOSURE: [(&str, u32); 7] =
-    [("keyd", 5), ("connector", 10), ("meshd", 5), ("tund", 15), ("rpcd", 10), ("webd", 10), ("routerd", 10)];
+const EXPOSURE: [(&str, u32); 8] = [
+    ("keyd", 5),
+    ("connector", 10),
+    ("meshd", 5),
+    ("tund", 15),
+    ("rpcd", 10),
+    ("webd", 10),
+    ("named", 15),
+    ("routerd", 10),
+];
 
 /// The first version of systemd that knows `PrivateUsers=identity`, and the daemons of which an older one says
 /// a tenth more because it does not.
@@ -220,7 +228,7 @@ async fn processes(machine: &Machine) -> Result<String, Failure> {
     // Whose a process is stands in its status: the files of these processes are root's.
     machine
         .shell(
-            "for user in keyd connector meshd tund rpc web routerd; do uid=$(id -u i2plan-$user); \
+            "for user in keyd connector meshd tund rpc web names routerd; do uid=$(id -u i2plan-$user); \
              grep -l \"^Uid:[[:space:]]$uid[[:space:]]\" /proc/[0-9]*/status || true; done",
         )
         .await

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::meshd::{Command, MeshdApi, Poll, Query, Reply, Request, Sorted, Traffic};
 use i2plan_ipc::server::{Answer, Service};
 use i2plan_ipc::{ApiError, Role};
@@ -32,6 +33,14 @@ pub(super) struct Control {
     pub(super) event_log: Arc<EventLog>,
 }
 
+/// Who may ask what: the mode and group of the socket file say who may control this node. `named`'s user, who is in the
+/// group, may only look.
+pub(super) fn access(named: Option<u32>) -> Access {
+    let named: Vec<_> = named.into_iter().collect();
+    let looks = named.iter().map(|user| (Role::Named, Who::User(*user)));
+    Access::new(looks.chain([(Role::Client, Who::AnyoneBut(named.clone()))]).collect::<Vec<_>>())
+}
+
 impl Control {
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> LoopRequest) -> Result<T, ApiError> {
         let (answer, answered) = oneshot::channel();
@@ -58,5 +67,34 @@ impl Service for Control {
             }
         };
         Ok(reply.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use i2plan_ipc::ErrorKind;
+    use i2plan_ipc::access::Credentials;
+    use i2plan_ipc::api::Api as _;
+    use i2plan_ipc::api::meshd::{
+        GetConfig, GetStatus, ListInvites, ListPeers, PollEvents, Reload, RotateKey,
+    };
+
+    use super::*;
+
+    #[test]
+    fn named_may_look_at_members_and_no_more() {
+        let access = access(Some(7));
+        let user = |uid| Credentials { uid, gid: 0, pid: None };
+        assert!(access.check(Role::Named, user(7)).is_ok());
+        assert_eq!(access.check(Role::Client, user(7)).unwrap_err().kind, ErrorKind::Denied);
+        assert!(access.check(Role::Client, user(8)).is_ok());
+        assert!(access.check(Role::Named, user(8)).is_err());
+
+        let asks = |request: Request| MeshdApi::allows(Role::Named, &request);
+        let poll = PollEvents { after: None, wait: 0, traffic: false };
+        assert!(asks(GetStatus.into()) && asks(ListPeers.into()) && asks(poll.into()));
+        for refused in [GetConfig.into(), ListInvites.into(), RotateKey.into(), Reload.into()] {
+            assert!(MeshdApi::allows(Role::Client, &refused) && !asks(refused));
+        }
     }
 }

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
 use i2plan_config::live::Live;
-use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::keyd::{self, SessionKind};
 use i2plan_ipc::api::meshd::{
     self, EventKind, PeerTraffic, Query, Reply, SessionHealth, SessionName, SessionState, StaticPeer,
@@ -46,7 +45,7 @@ use super::daemon::status::{daemons, millis, started_at};
 use super::daemon::{MTU, Options};
 use super::health;
 use super::observer::Observer;
-use super::service::{Control, LoopRequest};
+use super::service::{Control, LoopRequest, access};
 use super::sessions::{self, Context, Renewal, Update};
 use super::storage;
 use super::tunnel;
@@ -80,7 +79,7 @@ pub async fn run(options: Options, style: Style, listener: StdListener) -> Resul
 
     let mut tasks = Tasks::default();
     let (commands, mut requests) = mpsc::channel(64);
-    let access = Access::new([(Role::Client, Who::Anyone)]);
+    let access = access(options.named);
     let control = Arc::new(Control { commands, event_log: Arc::clone(&options.event_log) });
     tasks.spawn("control socket", serve(listener, control, access, ConnectionLimits::default()));
     let udp_port = Arc::new(AtomicU16::new(read_port(&state)));

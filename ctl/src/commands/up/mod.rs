@@ -100,6 +100,10 @@ pub struct Up {
     #[arg(long, value_name = "USER", default_value = "i2plan-web")]
     pub web_user: String,
 
+    /// User that answers for the members' names if names.enabled is true, by name or number
+    #[arg(long, value_name = "USER", default_value = "i2plan-names")]
+    pub names_user: String,
+
     /// Run an I2P router too, as router.enabled does: for a machine that has none
     #[arg(long)]
     pub router: bool,

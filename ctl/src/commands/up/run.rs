@@ -16,6 +16,7 @@ use i2plan_supervisor::{Node, PeerSource, Programs, Relay, SamLogin, StartError,
 use tokio::signal::unix::{self, SignalKind, signal};
 
 use super::{PeerArgs, Up};
+use crate::commands::names::remove_at_the_end;
 use crate::failure::Failure;
 use crate::output;
 use crate::passphrase::{self, Given};
@@ -47,6 +48,7 @@ pub async fn run(json: bool, args: Up, name: Option<&str>, given: Given) -> Resu
         connector: &args.connector_user,
         rpc: (config.rpc_enabled && static_node.is_none()).then_some(&args.rpc_user),
         web: (config.web_enabled && static_node.is_none()).then_some(&args.web_user),
+        names: (config.names_enabled && static_node.is_none()).then_some(&args.names_user),
         router: (args.router || config.router_enabled).then_some(&args.router_user),
     })?;
     let mut node = Node::new(&config, accounts, Programs::beside_this()?);
@@ -102,7 +104,9 @@ pub async fn run(json: bool, args: Up, name: Option<&str>, given: Given) -> Resu
     let observer = events.clone();
     let supervisor =
         Supervisor::start(&node, &events.lines, move |event| observer.tell(&UpEvent::Daemon(event))).await?;
-    supervise(supervisor, signals, &events, log.as_ref()).await
+    let result = supervise(supervisor, signals, &events, log.as_ref()).await;
+    remove_at_the_end(&node.interface);
+    result
 }
 
 /// Reads what an interface with static peers is to be, if there is to be one.

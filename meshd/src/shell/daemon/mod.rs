@@ -8,7 +8,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use i2plan_config::Config;
 use i2plan_config::live::Live;
-use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
 use i2plan_ipc::api::meshd::{self, SessionState};
 use i2plan_ipc::api::tund::{self, TundApi};
@@ -41,7 +40,7 @@ use super::introductions::Introductions;
 use super::observer::Observer;
 use super::pair_health::PairHealth;
 use super::renewal::DataRenewal;
-use super::service::{Control, LoopRequest, ReplySender};
+use super::service::{Control, LoopRequest, ReplySender, access};
 use super::session_health::{IdleTest, SessionHealth};
 use super::sessions::{self, Context, Open, Renewal, Update};
 use super::sleep::{self, SleepDetector};
@@ -90,6 +89,8 @@ pub struct Options {
     pub keyd: Endpoint,
     /// `tund`'s socket.
     pub tund: Endpoint,
+    /// The user of `named`, if there is one.
+    pub named: Option<u32>,
     /// Where what happens is noted for those who follow the node.
     pub event_log: Arc<EventLog>,
 }
@@ -111,8 +112,7 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), End> {
     supervisor.ready();
 
     let (commands, command_queue) = mpsc::channel(64);
-    // The mode and group of the socket file say who may control this node.
-    let access = Access::new([(Role::Client, Who::Anyone)]);
+    let access = access(options.named);
     let control = Arc::new(Control { commands, event_log: Arc::clone(&options.event_log) });
     let mut tasks = Tasks::default();
     tasks.spawn("control socket", serve(listener, control, access, ConnectionLimits::default()));
