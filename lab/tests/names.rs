@@ -137,6 +137,18 @@ fn members_have_names_on_their_hosts_and_on_no_others() {
         let listed = one.ctl_json::<Value>(&["names"], "").await?.unwrap();
         assert_eq!(listed["names"][1]["label"], "n2", "{listed}");
 
+        // A file of hosts has the names from when they are written until they are removed.
+        let file = std::path::PathBuf::from(one.path("hosts"));
+        std::fs::write(&file, "127.0.0.1 localhost\n")?;
+        for (option, has) in [("--write", true), ("--remove", false)] {
+            let path = file.to_str().unwrap();
+            let done = one.ctl(&["names", "hosts", option, "--file", path], "").await?;
+            assert!(done.status.success(), "{}", done.stderr);
+            let text = std::fs::read_to_string(&file)?;
+            let line = format!("{} {} ", joined.ipv4, name.trim_end_matches('.'));
+            assert!(text.starts_with("127.0.0.1 localhost\n") && text.contains(&line) == has, "{text}");
+        }
+
         // The other member reaches the host, and not its name server.
         for server in [server, server6] {
             let query = query(&name, RecordType::A);

@@ -127,10 +127,10 @@ fn settings_that_only_newer_versions_of_systemd_know_are_added_for_those() {
     assert_eq!(generated("252 (252.39-1~deb12u2)"), BTreeMap::new());
     let restart = "[Service]\nRestartSteps=6\nRestartMaxDelaySec=30s\n";
     let some = generated("254.5");
-    assert_eq!((some.len(), some["i2plan-keyd.service.d/systemd-254.conf"].as_str()), (7, restart));
+    assert_eq!((some.len(), some["i2plan-keyd.service.d/systemd-254.conf"].as_str()), (8, restart));
     let all = generated("257 (257.9-1~deb13u1)");
     let users = "[Service]\nPrivateUsers=identity\n";
-    assert_eq!((all.len(), all["i2plan-rpcd.service.d/systemd-257.conf"].as_str()), (11, users));
+    assert_eq!((all.len(), all["i2plan-rpcd.service.d/systemd-257.conf"].as_str()), (12, users));
 }
 
 #[test]
