@@ -3,11 +3,17 @@
 //! network and prints an invite, or reads one and joins, and prints what happens. With PROGRAMS in the environment the
 //! daemons are those in that directory.
 
-use std::process::ExitCode;
-use std::time::Duration;
+#[cfg(target_os = "linux")]
+use {
+    i2plan::{Happening, Node, SecretText},
+    std::process::ExitCode,
+    std::time::Duration,
+};
 
-use i2plan::{Happening, Node, SecretText};
+#[cfg(not(target_os = "linux"))]
+fn main() {}
 
+#[cfg(target_os = "linux")]
 fn main() -> ExitCode {
     i2plan::become_daemon_if_asked();
     let result =
@@ -21,6 +27,7 @@ fn main() -> ExitCode {
     )
 }
 
+#[cfg(target_os = "linux")]
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let [Some(what), Some(name), Some(directory)] = [(); 3].map(|()| arguments.next()) else {
