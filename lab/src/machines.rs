@@ -1,8 +1,8 @@
 //! A private I2P network and machines on it, on which a person runs nodes by hand.
 //!
 //! A machine is a network namespace, a PID namespace with an I2P router, and mount and UTS namespaces with a host name,
-//! users for the daemons, and `/etc`, `/proc`, `/var/lib` and `/run/i2plan` of its own: what a node uses if it is told
-//! nothing else.
+//! users for the daemons, and `/etc`, `/proc`, `/var/lib` and directories below `/run` of its own: what a node uses if it is
+//! told nothing else.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -12,6 +12,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
+use i2plan_ipc::paths;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -25,7 +26,16 @@ use crate::sandbox::{self, DIRECTORY, bin};
 use crate::{Failure, netns};
 
 /// The daemons' users.
-const USERS: [&str; 5] = ["i2plan-keyd", "i2plan-meshd", "i2plan-tund", "i2plan-connector", "i2plan-rpc"];
+const USERS: [&str; 8] = [
+    "i2plan-keyd",
+    "i2plan-meshd",
+    "i2plan-tund",
+    "i2plan-connector",
+    "i2plan-rpc",
+    "i2plan-web",
+    "i2plan-names",
+    "i2plan-routerd",
+];
 
 /// The group that may control a node.
 const GROUP: &str = "i2plan";
@@ -38,8 +48,7 @@ pub async fn run(machines: u8) -> Result<(), Failure> {
     let progress = Progress::new();
     progress.step("starting a private I2P network");
     let mut lab = Lab::start().await?;
-    std::fs::create_dir(RUN)?;
-    std::fs::create_dir(WIREGUARD)?;
+    RUN.iter().try_for_each(std::fs::create_dir)?;
     let names: Vec<_> = (1..=machines).map(|number| format!("n{number}")).collect();
     let mut commands = Vec::new();
     for name in &names {
@@ -66,11 +75,9 @@ pub async fn run(machines: u8) -> Result<(), Failure> {
     std::future::pending().await
 }
 
-/// Where a node's sockets are if it is told nothing else.
-const RUN: &str = "/run/i2plan";
-
-/// Where `wg` looks for a machine's interfaces.
-const WIREGUARD: &str = "/run/wireguard";
+/// Where the sockets of a node and of interfaces with static peers are if they are told nothing else, and where `wg` looks
+/// for a machine's interfaces.
+const RUN: [&str; 3] = [paths::RUN_DIR, paths::STATIC_RUN_DIR, "/run/wireguard"];
 
 /// Where a namespace of a machine can be entered; the network's is where [`netns`] keeps it.
 pub(crate) fn path(machine: &str, namespace: &str) -> PathBuf {
@@ -86,8 +93,9 @@ fn make(machine: &str) -> Result<(), Failure> {
         for directory in ["/etc", "/var/lib"] {
             of_its_own(Path::new(directory), &name)?;
         }
-        tmpfs(Path::new(RUN))?;
-        tmpfs(Path::new(WIREGUARD))?;
+        for directory in RUN {
+            tmpfs(Path::new(directory))?;
+        }
         add_users()?;
         std::fs::create_dir("/etc/i2plan")?;
         // Before there is another /proc.
