@@ -271,8 +271,7 @@ impl StaticInterface {
             }
             Update::Data(session) => {
                 self.asked = Lookups::default();
-                let permanent = self.me.as_ref().is_none_or(|me| me.control == session.destination);
-                self.check.handle_session(permanent, self.started.elapsed());
+                self.check.handle_session(self.started.elapsed());
                 self.destination = Some(session.destination.hash());
                 self.tunnel.send_modify(|desired| desired.session = Some(session));
                 self.look_up();
@@ -334,8 +333,13 @@ impl StaticInterface {
         let unanswered = stats.as_ref().filter(|stats| stats.session.is_some());
         let unanswered = unanswered.and_then(|stats| stats.unanswered).map(Duration::from_millis);
         let is_heard = stats.as_ref().is_some_and(|stats| stats.heard.is_some());
-        let may_move = self.style == Style::Datagram;
-        match self.check.handle_time(may_move, is_heard, unanswered, self.started.elapsed()) {
+        // Of a session that was taken over, the node's own destination may be known later.
+        let place = match (self.style, &self.me, self.destination) {
+            (Style::Raw, ..) => Place::Fixed,
+            (Style::Datagram, Some(me), Some(own)) if me.control.hash() != own => Place::Fallback,
+            (Style::Datagram, ..) => Place::Permanent,
+        };
+        match self.check.handle_time(place, is_heard, unanswered, self.started.elapsed()) {
             Some(CheckAction::Test) => {
                 let peers = self.peers.borrow();
                 let silent = peers.iter().filter(|peer| peer.stats.unanswered > 0);
@@ -540,6 +544,17 @@ enum CheckAction {
     Return,
 }
 
+/// Under which destination a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// The permanent one, and peers follow to no other.
+    Fixed,
+    /// The permanent one.
+    Permanent,
+    /// A fallback destination.
+    Fallback,
+}
+
 /// Decides when a session is tested and opened again. A session that has reached itself and does not any more is of no
 /// use. One in which nobody answers may be: a router goes on with what it has agreed on with that of a peer, which may
 /// have been restarted (emissary 0.4). Where peers follow who sends to them, they are called from a fallback destination
@@ -555,22 +570,21 @@ struct SessionCheck {
     renewals: u32,
     /// A fallback destination was tried since a peer was heard.
     tried: bool,
-    /// Since when it is there, if it is under a fallback destination.
-    fallback_since: Option<Duration>,
+    /// When it was opened, or the permanent destination was last tried since then.
+    since: Duration,
 }
 
 impl SessionCheck {
-    /// Another session is open, under the permanent destination or a fallback destination.
-    fn handle_session(&mut self, permanent: bool, now: Duration) {
-        let (renewals, tried) = (self.renewals, self.tried);
-        *self = Self { renewals, tried, fallback_since: (!permanent).then_some(now), ..Self::default() };
+    /// Another session is open.
+    fn handle_session(&mut self, now: Duration) {
+        *self = Self { renewals: self.renewals, tried: self.tried, since: now, ..Self::default() };
     }
 
     /// A peer was heard through the session or not; the first thing that calls for an answer was sent so long ago, if it
-    /// was not answered. Peers follow to another destination, or not.
+    /// was not answered.
     fn handle_time(
         &mut self,
-        may_move: bool,
+        place: Place,
         is_heard: bool,
         unanswered: Option<Duration>,
         now: Duration,
@@ -578,9 +592,9 @@ impl SessionCheck {
         if is_heard {
             (self.renewals, self.tried) = (0, false);
         }
-        if self.fallback_since.is_some_and(|since| now >= since + FALLBACK) {
+        if place == Place::Fallback && now >= self.since + FALLBACK {
             // Asked for again if the router takes so long.
-            self.fallback_since = Some(now);
+            self.since = now;
             return Some(CheckAction::Return);
         }
         let unanswered = unanswered?;
@@ -590,12 +604,12 @@ impl SessionCheck {
         if unanswered >= patience || is_broken {
             self.failures = 0;
             self.renewals += 1;
-            return Some(if self.fallback_since.is_some() {
-                CheckAction::Return
-            } else if may_move && !is_broken && !std::mem::replace(&mut self.tried, true) {
-                CheckAction::Fallback
-            } else {
-                CheckAction::Renew
+            return Some(match place {
+                Place::Fallback => CheckAction::Return,
+                Place::Permanent if !is_broken && !std::mem::replace(&mut self.tried, true) => {
+                    CheckAction::Fallback
+                }
+                Place::Permanent | Place::Fixed => CheckAction::Renew,
             });
         }
         if unanswered < QUIET || self.next.is_some_and(|next| now < next) {
@@ -625,12 +639,12 @@ mod tests {
         let (mut check, mut since, mut renewed) = (SessionCheck::default(), 0, Vec::new());
         for now in 0..3600 {
             let unanswered = (now > since).then(|| seconds(now - since));
-            match check.handle_time(false, false, unanswered, seconds(now)) {
+            match check.handle_time(Place::Fixed, false, unanswered, seconds(now)) {
                 Some(CheckAction::Test) => check.handle_result(came(now)),
                 Some(CheckAction::Renew) => {
                     renewed.push(now);
                     since = now + 1;
-                    check.handle_session(true, seconds(since));
+                    check.handle_session(seconds(since));
                 }
                 other => assert_eq!(other, None),
             }
@@ -670,16 +684,15 @@ mod tests {
     #[test]
     fn one_that_is_answered_is_left_alone() {
         let mut check = SessionCheck::default();
-        assert!(
-            (0..600)
-                .all(|now| check.handle_time(true, true, Some(seconds(now % 14)), seconds(now)).is_none())
-        );
-        assert!(check.handle_time(true, true, None, seconds(600)).is_none());
+        assert!((0..600).all(|now| {
+            check.handle_time(Place::Permanent, true, Some(seconds(now % 14)), seconds(now)).is_none()
+        }));
+        assert!(check.handle_time(Place::Permanent, true, None, seconds(600)).is_none());
         // What was heard counts for the next time.
         check.renewals = 7;
-        assert!(check.handle_time(true, true, None, seconds(601)).is_none());
+        assert!(check.handle_time(Place::Permanent, true, None, seconds(601)).is_none());
         assert_eq!(
-            check.handle_time(false, false, Some(seconds(20)), seconds(700)),
+            check.handle_time(Place::Fixed, false, Some(seconds(20)), seconds(700)),
             Some(CheckAction::Renew)
         );
     }
@@ -687,22 +700,23 @@ mod tests {
     #[test]
     fn peers_that_do_not_answer_are_called_from_a_fallback_destination_once() {
         let mut check = SessionCheck::default();
-        let unanswered = |check: &mut SessionCheck, long: u64, now: u64| {
-            check.handle_time(true, false, Some(seconds(long)), seconds(now))
+        let unanswered = |check: &mut SessionCheck, place: Place, long: u64, now: u64| {
+            check.handle_time(place, false, Some(seconds(long)), seconds(now))
         };
-        assert_eq!(unanswered(&mut check, 20, 20), Some(CheckAction::Fallback));
-        check.handle_session(false, seconds(22));
+        assert_eq!(unanswered(&mut check, Place::Permanent, 20, 20), Some(CheckAction::Fallback));
+        check.handle_session(seconds(22));
         // Nobody answers there either: the permanent one is where others look.
-        assert_eq!(unanswered(&mut check, 40, 62), Some(CheckAction::Return));
-        check.handle_session(true, seconds(64));
-        assert_eq!(unanswered(&mut check, 80, 144), Some(CheckAction::Renew));
-        check.handle_session(true, seconds(145));
+        assert_eq!(unanswered(&mut check, Place::Fallback, 40, 62), Some(CheckAction::Return));
+        check.handle_session(seconds(64));
+        assert_eq!(unanswered(&mut check, Place::Permanent, 80, 144), Some(CheckAction::Renew));
+        check.handle_session(seconds(145));
         // One that has answered is looked for anew.
-        assert_eq!(check.handle_time(true, true, None, seconds(150)), None);
-        assert_eq!(unanswered(&mut check, 20, 180), Some(CheckAction::Fallback));
-        check.handle_session(false, seconds(182));
-        assert!((183..1082).all(|now| check.handle_time(true, true, None, seconds(now)).is_none()));
-        assert_eq!(check.handle_time(true, true, None, seconds(1082)), Some(CheckAction::Return));
-        assert_eq!(check.handle_time(true, true, None, seconds(1083)), None, "it is being opened");
+        assert_eq!(check.handle_time(Place::Permanent, true, None, seconds(150)), None);
+        assert_eq!(unanswered(&mut check, Place::Permanent, 20, 180), Some(CheckAction::Fallback));
+        check.handle_session(seconds(182));
+        let mut heard = |now: u64| check.handle_time(Place::Fallback, true, None, seconds(now));
+        assert!((183..1082).all(|now| heard(now).is_none()));
+        assert_eq!(heard(1082), Some(CheckAction::Return));
+        assert_eq!(heard(1083), None, "it is being opened");
     }
 }
