@@ -3,13 +3,12 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use lab::Failure;
 use lab::i2p::kind::Routers;
 use lab::node::{Lab, Node};
-use lab::testing::sandboxed;
+use lab::testing::{sandboxed, skip};
 use lab::traffic::{ping, reach, transfer, until_flowing};
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
@@ -24,11 +23,7 @@ const RECOVERY: Duration = Duration::from_secs(120);
 fn on_i2pd(name: &str, body: impl AsyncFnOnce() -> Result<(), Failure>) {
     match Routers::I2pd.check() {
         Ok(()) => sandboxed(LAB, name, body),
-        // Past the harness, which shows nothing of a test that passes.
-        Err(missing) => {
-            let line = format!("test {name} SKIPPED: {missing}\n");
-            std::io::stderr().write_all(line.as_bytes()).unwrap();
-        }
+        Err(missing) => skip(name, &missing),
     }
 }
 

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use lab::Failure;
 use lab::node::{Lab, Node};
 use lab::process::{Output, Spawn, signal};
 use lab::sandbox::DIRECTORY;
-use lab::testing::sandboxed;
+use lab::testing::{sandboxed, skip};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -33,12 +32,11 @@ fn packaging(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging").join(path)
 }
 
-/// Says, past the harness, that there is no Prometheus.
+/// Whether there is no Prometheus, which is said.
 fn is_missing(test: &str) -> bool {
     let missing = !(Path::new(PROMETHEUS).exists() && Path::new(PROMTOOL).exists());
     if missing {
-        let line = format!("test {test} SKIPPED: there is no Prometheus: `apt-get install prometheus`\n");
-        std::io::stderr().write_all(line.as_bytes()).unwrap();
+        skip(test, &Failure::new("there is no Prometheus: `apt-get install prometheus`"));
     }
     missing
 }

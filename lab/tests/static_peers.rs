@@ -5,7 +5,6 @@
 
 use std::ffi::OsString;
 use std::fs::Permissions;
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -16,7 +15,7 @@ use lab::i2p::kind::Routers;
 use lab::netns;
 use lab::node::{Lab, Node};
 use lab::process::{Output, Spawn};
-use lab::testing::{sandboxed, sandboxed_within};
+use lab::testing::{sandboxed, sandboxed_within, skip};
 use lab::traffic::{PORT, between, ping, transfer};
 use lab::wireguard_go::WireguardGo;
 use serde_json::Value;
@@ -395,11 +394,7 @@ fn with_wireguard_go(
     let routers = routers.unwrap_or_else(|| Routers::from_env().unwrap());
     match WireguardGo::missing().map_or_else(|| routers.check(), |missing| Err(Failure::new(missing))) {
         Ok(()) => sandboxed_within(LAB, name, LONG, async || test(routers).await),
-        // Past the harness, which shows nothing of a test that passes.
-        Err(missing) => {
-            let line = format!("test {name} SKIPPED: {missing}\n");
-            std::io::stderr().write_all(line.as_bytes()).unwrap();
-        }
+        Err(missing) => skip(name, &missing),
     }
 }
 

@@ -3,7 +3,6 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
-use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use lab::i2p::{PrivateNetwork, Router};
 use lab::netns::Network;
 use lab::process::{Child, Spawn};
 use lab::sandbox::DIRECTORY;
-use lab::testing::{sandboxed, sandboxed_within};
+use lab::testing::{sandboxed, sandboxed_within, skip};
 use tokio::time::timeout;
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
@@ -101,9 +100,6 @@ fn wireguard_runs_over_the_transport_on_i2pd() {
     let name = "wireguard_runs_over_the_transport_on_i2pd";
     match Routers::I2pd.check() {
         Ok(()) => sandboxed_within(LAB, name, ON_I2PD, async || wireguard_runs(Routers::I2pd).await),
-        // Past the harness, which shows nothing of a test that passes.
-        Err(missing) => {
-            writeln!(std::io::stderr(), "test {name} SKIPPED: {missing}").unwrap();
-        }
+        Err(missing) => skip(name, &missing),
     }
 }
