@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use i2plan_config::save::{SaveError, save};
 use i2plan_config::{Config, ConfigError};
+use i2plan_ipc::daemon::trusted::{self, Untrusted};
 use i2plan_ipc::passphrase::Passphrase;
 use i2plan_supervisor::users::{Accounts, UserError, UserNames};
 use i2plan_supervisor::{ProgramError, Programs, SamLogin, SamLoginError, Sink};
@@ -38,6 +39,9 @@ pub enum StartError {
     /// This program's own file cannot be found.
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// Others could put something in the place of the configuration.
+    #[error(transparent)]
+    Directory(#[from] Untrusted),
     /// The configuration cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
@@ -233,6 +237,8 @@ impl Builder {
             move |source| StartError::Write { path, source }
         };
         DirBuilder::new().recursive(true).mode(0o755).create(&self.data).map_err(failed(&self.data))?;
+        // Before anything is written there as root.
+        trusted::directory(&self.data)?;
         std::fs::write(&new, "").map_err(failed(&new))?;
         std::fs::set_permissions(&new, Permissions::from_mode(0o644)).map_err(failed(&new))?;
         for (key, value) in &self.settings {
