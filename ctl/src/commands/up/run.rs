@@ -16,7 +16,8 @@ use i2plan_supervisor::{Node, PeerSource, Programs, Relay, SamLogin, StartError,
 use tokio::signal::unix::{self, SignalKind, signal};
 
 use super::{PeerArgs, Up};
-use crate::commands::names::remove_at_the_end;
+use crate::commands::names::hosts::remove_at_the_end;
+use crate::commands::names::resolved;
 use crate::failure::Failure;
 use crate::output;
 use crate::passphrase::{self, Given};
@@ -41,6 +42,7 @@ pub async fn run(json: bool, args: Up, name: Option<&str>, given: Given) -> Resu
     })?;
     logging::check().map_err(|error| Failure::invalid(error.to_string()).with_hint("correct or unset it"))?;
     let static_node = read_static(json, &args, name, &config)?;
+    let has_names = config.names_enabled && static_node.is_none();
     let accounts = Accounts::find(&UserNames {
         keyd: &args.keyd_user,
         meshd: &args.meshd_user,
@@ -48,7 +50,7 @@ pub async fn run(json: bool, args: Up, name: Option<&str>, given: Given) -> Resu
         connector: &args.connector_user,
         rpc: (config.rpc_enabled && static_node.is_none()).then_some(&args.rpc_user),
         web: (config.web_enabled && static_node.is_none()).then_some(&args.web_user),
-        names: (config.names_enabled && static_node.is_none()).then_some(&args.names_user),
+        names: has_names.then_some(&args.names_user),
         router: (args.router || config.router_enabled).then_some(&args.router_user),
     })?;
     let mut node = Node::new(&config, accounts, Programs::beside_this()?);
@@ -104,7 +106,19 @@ pub async fn run(json: bool, args: Up, name: Option<&str>, given: Given) -> Resu
     let observer = events.clone();
     let supervisor =
         Supervisor::start(&node, &events.lines, move |event| observer.tell(&UpEvent::Daemon(event))).await?;
+    let meshd = node.run.join(paths::MESHD_SOCKET);
+    let names = (has_names && resolved::runs()).then(|| {
+        let lines = events.lines.clone();
+        // Where the interface goes, so do its settings: nothing is to be taken back.
+        tokio::spawn(async move {
+            let tell = |text: &str| lines.line(&format!("{NAME}: {text}"));
+            resolved::follow(Some(&meshd), tell, std::future::pending()).await;
+        })
+    });
     let result = supervise(supervisor, signals, &events, log.as_ref()).await;
+    if let Some(names) = names {
+        names.abort();
+    }
     remove_at_the_end(&node.interface);
     result
 }
