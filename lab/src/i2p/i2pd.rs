@@ -91,7 +91,7 @@ fn takes_connections(namespace: Option<&str>, target: SocketAddr) -> Result<bool
 }
 
 /// Writes router infos to the places where i2pd looks for them.
-fn fill_netdb(data: &Path, infos: &[Vec<u8>]) -> Result<(), Failure> {
+pub(super) fn fill_netdb(data: &Path, infos: &[Vec<u8>]) -> Result<(), Failure> {
     for info in infos {
         let short = || Failure::new("a router info is too short");
         let header = info.get(IDENTITY..IDENTITY + CERTIFICATE).ok_or_else(short)?;

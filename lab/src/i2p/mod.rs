@@ -120,6 +120,14 @@ impl PrivateNetwork {
         }
         Ok(())
     }
+
+    /// Puts it into the data directory of an i2pd that is not one of this network's routers.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    pub fn fill_i2pd(&self, data: &Path) -> Result<(), Failure> {
+        i2pd::fill_netdb(data, &router::known_routers(&self.directory.join("netdb"), "")?)
+    }
 }
 
 fn transit_name(index: u8) -> String {

@@ -28,8 +28,14 @@ const TOOLS: [(&str, &str); 3] =
 /// What is in a system besides Debian's minimum.
 const INCLUDED: &str = "systemd-sysv,dbus,udev,iproute2,init-system-helpers,adduser,rpm,dnf";
 
+/// What the machines install by themselves, from files that apt-get has already fetched.
+const FETCHED: &str = "i2pd systemd-resolved libnss-resolve";
+
 /// What is there if all of that is.
 const COMPLETE: &str = "usr/bin/dnf";
+
+/// Where apt-get has the packages that it has fetched.
+const ARCHIVES: &str = "var/cache/apt/archives";
 
 /// How long control groups may take to become empty.
 const EMPTY_DEADLINE: Duration = Duration::from_secs(5);
@@ -120,7 +126,12 @@ pub fn system(target: &Path, suite: &str) -> PathBuf {
 /// Makes a system, which takes minutes; runs put their changes on top of it.
 fn bootstrap(target: &Path, suite: &str) -> Result<(), Failure> {
     let system = system(target, suite);
-    if system.join(COMPLETE).exists() {
+    let fetched: Vec<_> = std::fs::read_dir(system.join(ARCHIVES))
+        .map(|entries| entries.flatten().map(|entry| entry.file_name()).collect())
+        .unwrap_or_default();
+    let has =
+        |package: &str| fetched.iter().any(|name| name.to_string_lossy().starts_with(&format!("{package}_")));
+    if system.join(COMPLETE).exists() && FETCHED.split(' ').all(has) {
         return Ok(());
     }
     eprintln!("installing Debian {suite}, once");
@@ -135,6 +146,13 @@ fn bootstrap(target: &Path, suite: &str) -> Result<(), Failure> {
     let mut debootstrap = Command::new("debootstrap");
     debootstrap.args(["--variant=minbase", &format!("--include={INCLUDED}"), suite]).arg(&partial);
     succeed(&mut debootstrap, "debootstrap")?;
+    std::fs::copy("/etc/resolv.conf", partial.join("etc/resolv.conf"))?;
+    // It goes without: a machine of the laboratory has no name server.
+    let fetch = format!(
+        "apt-get update -q && apt-get install -q -y --no-install-recommends --download-only {FETCHED} && \
+         rm /etc/resolv.conf"
+    );
+    succeed(Command::new("chroot").arg(&partial).args(["sh", "-euc", &fetch]), "fetching Debian's packages")?;
     std::fs::set_permissions(&partial, Permissions::from_mode(0o755))?;
     Ok(std::fs::rename(&partial, &system)?)
 }

@@ -14,7 +14,7 @@ use super::{host, traffic};
 use crate::Failure;
 
 /// Most that `systemd-analyze security` may say of each daemon's unit, in tenths.
-const EXPOSURE: [(&str, u32); 8] = [
+const EXPOSURE: [(&str, u32); 9] = [
     ("keyd", 5),
     ("connector", 10),
     ("meshd", 5),
@@ -22,6 +22,7 @@ const EXPOSURE: [(&str, u32); 8] = [
     ("rpcd", 10),
     ("webd", 10),
     ("named", 15),
+    ("resolved", 12),
     ("routerd", 10),
 ];
 

@@ -37,6 +37,10 @@ pub(super) enum Part {
     Removal,
     /// A machine whose only I2P router is its own, from the installation to the purge
     Router,
+    /// A machine with Debian's i2pd, the package and two commands, as README has it
+    Debian,
+    /// Members' names where systemd-resolved runs
+    Names,
     /// The service of an interface with static peers, beside the node
     Static,
     /// The package for rpm, from the installation to the removal
