@@ -25,9 +25,8 @@ pub(super) struct FileEntry {
 /// # Errors
 /// The line of what is no TOML, and why it is not.
 pub(super) fn entries(text: &str) -> Result<Vec<FileEntry>, (usize, String)> {
-    let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
-    let table = DeTable::parse(text)
-        .map_err(|error| (line(error.span().map_or(0, |span| span.start)), error.message().to_owned()))?;
+    let line = |at| line_at(text, at);
+    let table = DeTable::parse(text).map_err(|error| no_toml(text, &error))?;
     let mut entries = Vec::new();
     for (section, value) in table.get_ref() {
         if sections::is_section(section.get_ref(), value.get_ref()) {
@@ -54,6 +53,23 @@ pub(super) fn entries(text: &str) -> Result<Vec<FileEntry>, (usize, String)> {
     }
     entries.sort_by_key(|entry| entry.line);
     Ok(entries)
+}
+
+/// The line of what is no TOML, and why it is not.
+pub(super) fn no_toml(text: &str, error: &toml::de::Error) -> (usize, String) {
+    let span = error.span().unwrap_or_default();
+    let line = line_at(text, span.start);
+    match (error.message(), text.get(span)) {
+        // The parser leaves out which.
+        ("duplicate key", Some(word)) if !word.is_empty() => {
+            (line, format!("{word} is there twice: put what belongs together in one place"))
+        }
+        (message, _) => (line, message.to_owned()),
+    }
+}
+
+fn line_at(text: &str, at: usize) -> usize {
+    text[..at.min(text.len())].matches('\n').count() + 1
 }
 
 /// Where the value of a key stands in a file.

@@ -678,6 +678,12 @@ mod tests {
     }
 
     #[test]
+    fn what_is_there_twice_is_named() {
+        let text = "[names]\n\n[node]\nname = \"x\"\n[names]\nenabled = true\n";
+        assert_eq!(message(text), "names is there twice: put what belongs together in one place");
+    }
+
+    #[test]
     fn the_environment_wins_and_is_checked() {
         let with = |value: &'static str| {
             Config::from_parts(Path::new("c"), "[i2p]\ntunnel_length = 3", move |variable| match variable {

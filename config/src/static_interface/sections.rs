@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::{
     Draft, InterfaceSection, MAX_KEY, Names, PeerSection, Problem, ReadKey, StaticConfig, set, wrong,
 };
-use crate::file::text_of;
+use crate::file::{no_toml, text_of};
 use crate::{ALIKE, one_line};
 
 const NAMES: Names = Names {
@@ -90,7 +90,8 @@ pub fn parse(
     if !errors.is_empty() {
         // What else would be said may be wrong.
         let fault = |error: &toml::de::Error| {
-            (line(error.span().map_or(0, |span| span.start)), Problem::Toml(one_line(error.message())))
+            let (line, why) = no_toml(text, error);
+            (line, Problem::Toml(one_line(&why)))
         };
         let mut faults: Vec<_> = errors.iter().map(fault).collect();
         faults.sort_by_key(|(line, _)| *line);
@@ -467,7 +468,10 @@ mod tests {
         assert_eq!(faults(""), ["1: [interface] is missing", "1: [[peer]] is missing"]);
         assert_eq!(faults("interface = 1\npeer = 2\n").len(), 4);
         assert_eq!(faults("[peer]\n")[0], "1: [peer] is no section [[peer]]");
-        assert_eq!(faults("[interface]\nmtu = 1\nmtu = 2\n[[peer]]\n"), ["3: no TOML: duplicate key"]);
+        assert_eq!(
+            faults("[interface]\nmtu = 1\nmtu = 2\n[[peer]]\n"),
+            ["3: no TOML: mtu is there twice: put what belongs together in one place"]
+        );
         // A configuration says elsewhere what is wrong with its other sections.
         assert!(parse(&text("", "[peers]"), None).is_ok());
     }
