@@ -167,9 +167,12 @@ pub fn summary(peers: &[Peer], path: DataPath) -> String {
 
 /// All about a member, as lines of labels and values.
 #[must_use]
-pub fn describe(peer: &Peer, peers: &[Peer], path: DataPath, times: Times) -> String {
-    let row = Row::new(peer, &Names::of([]), path, times);
+pub fn describe(peer: &Peer, peers: &[Peer], status: &Status, times: Times) -> String {
+    let row = Row::new(peer, &Names::of([]), DataPath::of(status), times);
     let called = |node_id: &String| {
+        if status.node_id.as_ref() == Some(node_id) {
+            return "this node".to_owned();
+        }
         let known = peers.iter().find(|other| other.node_id == *node_id);
         label(known.map_or("", |known| known.name.as_str()), node_id)
     };
@@ -177,7 +180,8 @@ pub fn describe(peer: &Peer, peers: &[Peer], path: DataPath, times: Times) -> St
     let invited = if inviters.is_empty() {
         "nobody: it has founded the network".to_owned()
     } else {
-        format!("{} (from the founder down)", inviters.join(", "))
+        let way = if inviters.len() > 1 { " (from the founder down)" } else { "" };
+        format!("{}{way}", inviters.join(", "))
     };
     let counted = |bytes: &str, packets| format!("{bytes} in {}", units::counted(packets, "packet"));
     let fields = [
@@ -258,6 +262,7 @@ pub(crate) fn drops_of(queue_drops: u64, rx_drops: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::tests::status;
 
     fn look(width: Option<usize>) -> Look {
         Look { width, times: Times::From(1_800_000_000), ..Look::default() }
@@ -378,20 +383,23 @@ web (c)  10.42.7.9  fd12:3456:789a:bcde::1  10.42.7.16/28 +1  up       45s ago  
     #[test]
     fn all_about_a_member_names_its_inviters() {
         let founder = Peer { inviters: Vec::new(), ..peer("alpha", "founder") };
-        let member = peer("web", "a");
+        let own = "own".to_owned();
+        let inviters = vec!["founder".to_owned(), own.clone()];
+        let (member, status) =
+            (Peer { inviters, ..peer("web", "a") }, Status { node_id: Some(own), ..status() });
         let peers = [founder.clone(), member.clone()];
-        let text = describe(&member, &peers, DataPath::KNOWN, Times::From(1_799_086_400));
+        let text = describe(&member, &peers, &status, Times::From(1_799_086_400));
         for line in [
             "Name           web\n",
             "  allowed IPs  10.42.7.9/32, fd12:3456:789a:bcde::1/128\n",
             "Endpoint       x.b32.i2p\n",
             "Received       20 MiB in 2 packets\n",
-            "Invited by     alpha (founder) (from the founder down)\n",
+            "Invited by     alpha (founder), this node (from the founder down)\n",
             "Member since   1d ago\n",
         ] {
             assert!(text.contains(line), "{line}{text}");
         }
-        let text = describe(&founder, &peers, DataPath::KNOWN, Times::Dates);
+        let text = describe(&founder, &peers, &status, Times::Dates);
         assert!(text.contains("Invited by     nobody: it has founded the network\n"), "{text}");
     }
 }

@@ -148,7 +148,7 @@ impl Seen {
             return Ok(());
         }
         if in_detail {
-            let all = shown.iter().map(|peer| describe(peer, peers, path, look.times));
+            let all = shown.iter().map(|peer| describe(peer, peers, status, look.times));
             return output::print(&all.collect::<Vec<_>>().join("\n"));
         }
         print_table(&render(shown, path, look), &summary(peers, path), look)

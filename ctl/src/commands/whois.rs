@@ -8,7 +8,7 @@ use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::meshd::Status;
 use i2plan_ipc::member::LookupError;
 use i2plan_present::owner::{Owner, find};
-use i2plan_present::peer::{DataPath, describe};
+use i2plan_present::peer::describe;
 use serde_json::json;
 
 use super::completions;
@@ -71,7 +71,7 @@ pub async fn run(socket: Option<&Path>, json: bool, dates: bool, args: &Whois) -
         ));
     }
     match member {
-        Some(peer) => output::print(&describe(peer, &peers, DataPath::of(&status), look.times)),
+        Some(peer) => output::print(&describe(peer, &peers, &status, look.times)),
         None => output::print(&format!("this node, {}\n", status.name)),
     }
 }
