@@ -16,9 +16,11 @@ use crate::failure::Failure;
 use crate::output;
 
 pub mod hosts;
+#[cfg(target_os = "linux")]
 pub mod resolved;
 
 use hosts::{Hosts, block, change, lines, remove_block, with_block};
+#[cfg(target_os = "linux")]
 use resolved::Settings;
 
 /// What `--help` adds.
@@ -55,6 +57,7 @@ pub struct Names {
 #[derive(Debug, Subcommand)]
 pub enum NamesCommand {
     /// Have systemd-resolved ask i2plan-named until the interface goes: print the commands, or run them
+    #[cfg(target_os = "linux")]
     Resolvectl(Resolvectl),
 
     /// Print the names as lines of /etc/hosts, write them there, or remove them
@@ -62,6 +65,7 @@ pub enum NamesCommand {
 }
 
 /// `i2planctl names resolvectl`
+#[cfg(target_os = "linux")]
 #[derive(Debug, clap::Args)]
 pub struct Resolvectl {
     /// Run them, again whenever the interface is made anew or the network changes, and take the settings back at the end
@@ -79,6 +83,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Names) -> Result<(), 
     {
         return removed(json, remove_block(file, interface)?);
     }
+    #[cfg(target_os = "linux")]
     if let Some(NamesCommand::Resolvectl(Resolvectl { follow: true })) = &args.command {
         let end = output::end()?;
         resolved::follow(socket, output::note, end).await;
@@ -95,6 +100,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Names) -> Result<(), 
     match &args.command {
         None if json => list_json(network, &members),
         None => list(network, &members),
+        #[cfg(target_os = "linux")]
         Some(NamesCommand::Resolvectl(_)) => {
             let commands = Settings::of(&status, network)?.to_string();
             if json {

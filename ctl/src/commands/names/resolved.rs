@@ -1,6 +1,7 @@
 //! What systemd-resolved is told of the node's interface: that it asks `i2plan-named` for the members' names there.
 
 use std::fmt;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -80,8 +81,9 @@ impl Settings {
 
     /// The number of the interface, which is another once it was made anew. None if there is no interface.
     fn index(&self) -> Option<u32> {
-        let file = format!("/sys/class/net/{}/ifindex", self.interface);
-        std::fs::read_to_string(file).ok()?.trim().parse().ok()
+        // Whatever kind of socket it is.
+        let socket = UnixDatagram::unbound().ok()?;
+        rustix::net::netdevice::name_to_index(socket, &self.interface).ok()
     }
 
     async fn apply(&self) -> Result<(), Failure> {
