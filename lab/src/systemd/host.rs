@@ -31,6 +31,9 @@ const INCLUDED: &str = "systemd-sysv,dbus,udev,iproute2,init-system-helpers,addu
 /// What the machines install by themselves, from files that apt-get has already fetched.
 const FETCHED: &str = "i2pd systemd-resolved libnss-resolve";
 
+/// How the files of i2pd and of its libraries that no other program has begin.
+const I2PD: [&str; 3] = ["i2pd_", "libboost-program-options", "libminiupnpc"];
+
 /// What is there if all of that is.
 const COMPLETE: &str = "usr/bin/dnf";
 
@@ -44,15 +47,24 @@ const EMPTY_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Host {
     target: PathBuf,
+    /// Where the i2pd of the machines' release is, for the routers beside them.
+    i2pd: PathBuf,
     cgroups: Vec<PathBuf>,
 }
 
 impl Host {
     /// What the inner process is to know.
     #[must_use]
-    pub fn variables(&self) -> [(&'static str, OsString); 2] {
+    pub fn variables(&self) -> [(&'static str, OsString); 3] {
         let cgroups: Vec<_> = self.cgroups.iter().map(|path| path.as_os_str().to_owned()).collect();
-        [(TARGET_VARIABLE, self.target.clone().into()), (CGROUPS_VARIABLE, cgroups.join(":".as_ref()))]
+        let mut path = self.i2pd.clone().into_os_string();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        [
+            (TARGET_VARIABLE, self.target.clone().into()),
+            (CGROUPS_VARIABLE, cgroups.join(":".as_ref())),
+            ("PATH", path),
+        ]
     }
 }
 
@@ -92,7 +104,8 @@ pub fn prepare(options: &Options) -> Result<Host, Failure> {
         succeed(&mut build, "packaging/build")?;
     }
     bootstrap(&target, &options.suite)?;
-    Ok(Host { target, cgroups: make_cgroups()? })
+    let i2pd = extract_i2pd(&system(&target, &options.suite))?;
+    Ok(Host { target, i2pd, cgroups: make_cgroups()? })
 }
 
 fn succeed(command: &mut Command, what: &str) -> Result<(), Failure> {
@@ -155,6 +168,37 @@ fn bootstrap(target: &Path, suite: &str) -> Result<(), Failure> {
     succeed(Command::new("chroot").arg(&partial).args(["sh", "-euc", &fetch]), "fetching Debian's packages")?;
     std::fs::set_permissions(&partial, Permissions::from_mode(0o755))?;
     Ok(std::fs::rename(&partial, &system)?)
+}
+
+/// Puts the system's i2pd and its libraries where a router of the laboratory can be started from, and returns the
+/// directory.
+fn extract_i2pd(system: &Path) -> Result<PathBuf, Failure> {
+    let directory = system.with_extension("i2pd");
+    let program = directory.join("i2pd");
+    if program.exists() {
+        return Ok(directory);
+    }
+    let root = directory.join("root");
+    std::fs::create_dir_all(&root)?;
+    for entry in std::fs::read_dir(system.join(ARCHIVES))?.flatten() {
+        let name = entry.file_name();
+        if I2PD.iter().any(|package| name.to_string_lossy().starts_with(package)) {
+            let mut extract = Command::new("dpkg-deb");
+            succeed(extract.arg("-x").arg(entry.path()).arg(&root), "dpkg-deb")?;
+        }
+    }
+    let libraries = |root: &Path| root.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
+    let (own, others) = (libraries(&root), libraries(system));
+    let script = format!(
+        "#!/bin/sh\nexec {}/ld-linux-*.so.* --library-path {}:{} {}/usr/bin/i2pd \"$@\"\n",
+        others.display(),
+        others.display(),
+        own.display(),
+        root.display()
+    );
+    std::fs::write(&program, script)?;
+    std::fs::set_permissions(&program, Permissions::from_mode(0o755))?;
+    Ok(directory)
 }
 
 /// A control group for this run in every hierarchy that systemd would use.

@@ -6,7 +6,7 @@
 //! * [`traffic`]: what a restart, an upgrade or a reboot does to pings and a transfer.
 //! * [`faults`]: what is in the way of a daemon, what its unit says about it, and whether it comes back by itself.
 //! * [`router`]: a machine whose only I2P router is its own.
-//! * [`debian_router`]: a machine as README has it, with Debian's i2pd.
+//! * [`debian_router`]: two machines as README has it, with Debian's i2pd.
 //! * [`names`]: members' names where systemd-resolved runs.
 //! * [`static_peers`]: the service of an interface without a mesh.
 //! * [`lifetime`]: from the installation to the purge.
@@ -83,12 +83,6 @@ async fn fill(report: &mut SystemdReport, options: &Options, progress: &Progress
     if does(Part::Faults) {
         faults::run(&mut systems, options, progress, &mut report.checks).await?;
     }
-    if does(Part::Debian) {
-        match debian_router::run(&systems, options, progress).await {
-            Ok(checks) => report.checks.extend(checks),
-            Err(failure) => report.checks.push(Check::new("Debian's i2pd", false, failure.to_string())),
-        }
-    }
     if does(Part::Names) {
         match names::run(&systems, progress).await {
             Ok(checks) => report.checks.extend(checks),
@@ -104,6 +98,12 @@ async fn fill(report: &mut SystemdReport, options: &Options, progress: &Progress
     if does(Part::Removal) {
         progress.step("removing and purging");
         report.checks.extend(lifetime::remove(&systems.one, &before).await?);
+    }
+    if does(Part::Debian) {
+        match debian_router::run(systems, options, progress).await {
+            Ok(checks) => report.checks.extend(checks),
+            Err(failure) => report.checks.push(Check::new("Debian's i2pd", false, failure.to_string())),
+        }
     }
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! Members' names where systemd-resolved runs: the service of the package, switched on as docs/names.md says.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
+
+use serde::Deserialize;
 
 use super::machine::Machine;
 use super::report::Check;
@@ -14,6 +17,18 @@ const TOLD: Duration = Duration::from_secs(60);
 /// What both services are once they do what they are for.
 const UNITS: &str = "i2plan-named.service i2plan-resolved.service";
 
+/// What `i2planctl names` lists.
+#[derive(Deserialize)]
+struct Names {
+    names: Vec<Name>,
+}
+
+#[derive(Deserialize)]
+struct Name {
+    label: String,
+    ipv4: Ipv4Addr,
+}
+
 /// Runs it.
 ///
 /// # Errors
@@ -22,18 +37,15 @@ pub async fn run(systems: &Systems, progress: &Progress) -> Result<Vec<Check>, F
     progress.step("members' names in systemd-resolved");
     let Systems { one, two, .. } = systems;
     one.apt("install systemd-resolved libnss-resolve").await?;
+    // dbus-daemon does not know its user yet when it starts by itself.
+    one.shell("systemctl restart systemd-resolved").await?;
     let before = settings(one).await?;
-    one.shell(
-        "printf '[names]\\nenabled = true\\n' >> /etc/i2plan/config.toml; \
-         systemctl enable --now i2plan-named; systemctl reload i2plan-meshd",
-    )
-    .await?;
+    one.shell("i2planctl config set names.enabled true --save; systemctl enable --now i2plan-named").await?;
     let (network, other) = (one.network().await?, two.network().await?);
-    let name = two.shell("i2planctl --json status").await?;
-    let name = serde_json::from_str::<serde_json::Value>(&name)
-        .ok()
-        .and_then(|status| Some(status["name"].as_str()?.to_owned()))
-        .ok_or_else(|| Failure::new("the node says no name"))?;
+    // Both machines call themselves the same, so that neither has that alone.
+    let names: Names = one.ctl(&["names"], "").await?;
+    let name = names.names.into_iter().find(|name| name.ipv4 == other.ipv4).map(|name| name.label);
+    let name = name.ok_or_else(|| Failure::new("the other machine has no name"))?;
     let whole = format!("{name}.{}.internal", network.name);
     let (address, short) = (other.ipv4.to_string(), name.as_str());
     let mut checks = Vec::new();
@@ -64,7 +76,7 @@ pub async fn run(systems: &Systems, progress: &Progress) -> Result<Vec<Check>, F
         checks.push(Check::new(format!("names: found again {what}"), again.is_ok(), detail));
     }
 
-    one.shell("systemctl disable --now i2plan-named; sed -i '/^\\[names\\]$/,$d' /etc/i2plan/config.toml")
+    one.shell("systemctl disable --now i2plan-named; i2planctl config set names.enabled false --save")
         .await?;
     let running = one.shell(&format!("systemctl is-active {UNITS} || true")).await?;
     let after = settings(one).await?;
@@ -78,9 +90,9 @@ pub async fn run(systems: &Systems, progress: &Progress) -> Result<Vec<Check>, F
     Ok(checks)
 }
 
-/// What systemd-resolved has been told of all interfaces.
+/// What systemd-resolved has been told of all interfaces, whatever their numbers are.
 async fn settings(machine: &Machine) -> Result<String, Failure> {
-    machine.shell("resolvectl dns; resolvectl domain").await
+    machine.shell("{ resolvectl dns; resolvectl domain; } | sed 's/^Link [0-9]*//' | sort").await
 }
 
 /// Waits until a name has this address.

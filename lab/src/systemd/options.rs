@@ -37,7 +37,7 @@ pub(super) enum Part {
     Removal,
     /// A machine whose only I2P router is its own, from the installation to the purge
     Router,
-    /// A machine with Debian's i2pd, the package and two commands, as README has it
+    /// Two machines with Debian's i2pd, the package and two commands each, as README has it
     Debian,
     /// Members' names where systemd-resolved runs
     Names,
