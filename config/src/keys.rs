@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use i2plan_ipc::api::meshd::Source;
-use i2plan_ipc::api::tund::{INTERFACE, check_interface_name};
+use i2plan_ipc::api::tund::{DEFAULT_MTU, INTERFACE, MTU, check_interface_name};
 use i2plan_ipc::bridge::{BridgeAddress, parse_udp_port};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::record::NodeName;
@@ -282,6 +282,16 @@ keys! {
         example: "\"i2plan0\"",
         live: false,
         parse: |text| check_interface_name(text).map(|()| text.to_owned()),
+    }
+    /// The MTU of the tunnel interface, bytes, 1280 to 7200. Members may have different ones.
+    "tun.mtu", "I2PLAN_MTU" => mtu: u16 {
+        default: |_| Ok(DEFAULT_MTU),
+        example: "1280",
+        live: false,
+        parse: |text| match text.parse() {
+            Ok(mtu) if MTU.contains(&mtu) => Ok(mtu),
+            _ => Err("a number of bytes from 1280 to 7200 is expected".to_owned()),
+        },
     }
     /// Whether the tunnel interface may have addresses that the host uses otherwise. It gets the host's packets for
     /// them then, which members see. For services this is for /etc/i2plan/environment to say.

@@ -680,7 +680,7 @@ mod tests {
     #[test]
     fn what_is_there_twice_is_named() {
         let text = "[names]\n\n[node]\nname = \"x\"\n[names]\nenabled = true\n";
-        assert_eq!(message(text), "names is there twice: put what belongs together in one place");
+        assert_eq!(message(text), "c.toml:5: names is there twice: put what belongs together in one place");
     }
 
     #[test]

@@ -16,7 +16,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
-use i2plan_ipc::api::tund::{MAX_STATIC_PEERS, StaticInterface, StaticPeer, check_interface_name};
+use i2plan_ipc::api::tund::{
+    DEFAULT_MTU, MAX_STATIC_PEERS, MTU, StaticInterface, StaticPeer, check_interface_name,
+};
 use i2plan_ipc::daemon::trusted::{self, Untrusted};
 use i2plan_ipc::secret::SecretKey;
 use i2plan_proto::endpoint::{Endpoint, EndpointError};
@@ -33,12 +35,6 @@ pub mod import;
 pub mod options;
 pub mod sections;
 pub mod wg_quick;
-
-/// Least and greatest MTU, bytes.
-const MTU: std::ops::RangeInclusive<u16> = 1280..=9000;
-
-/// The MTU unless one is given, bytes: the least that IPv6 allows. A WireGuard packet of it is 1312 bytes.
-const DEFAULT_MTU: u16 = 1280;
 
 /// Seconds between keepalives unless a number is given: a router forgets a path that carries nothing.
 const DEFAULT_KEEPALIVE: u16 = 25;
@@ -618,7 +614,7 @@ impl InterfaceSection {
 
     fn set_mtu(&mut self, key: &'static str, line: usize, text: &str) -> Result<(), Problem> {
         let mtu = number(text).filter(|mtu| MTU.contains(mtu));
-        let mtu = mtu.ok_or_else(|| wrong(key, text, "number of bytes from 1280 to 9000"))?;
+        let mtu = mtu.ok_or_else(|| wrong(key, text, "number of bytes from 1280 to 7200"))?;
         set(&mut self.mtu, key, line, mtu)
     }
 

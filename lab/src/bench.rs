@@ -1,25 +1,34 @@
 //! The benchmark: what the tunnel makes of what the I2P routers can carry, in one run on one network.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use i2plan_ipc::api::tund::DEFAULT_MTU;
 use serde::Serialize;
 
 use crate::Failure;
-use crate::node::{Lab, Node, Peer};
+use crate::node::{Lab, Node, Peer, process_of};
 use crate::probe::{Received, Sent};
 use crate::progress::Progress;
 use crate::stats::{Pings, mbit};
 use crate::traffic::{ping, transfer};
 
-/// Payload of a bare datagram, bytes: about a full WireGuard packet at the tunnel's MTU.
-const DATAGRAM: usize = 1300;
+/// Payload of a bare datagram, bytes: a full WireGuard packet at the default MTU.
+const DATAGRAM: usize = DEFAULT_MTU as usize + WIREGUARD;
 
-/// Payload of a UDP datagram through the tunnel: a full packet of the interface, without its IPv4 and UDP headers.
-const UDP_PAYLOAD: usize = 1280 - 28;
+/// What WireGuard adds to a packet whose length is a multiple of 16, bytes.
+const WIREGUARD: usize = 32;
 
-/// Offered loads, datagrams a second.
-const RATES: [u32; 14] = [250, 500, 750, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 4000, 6000, 8000, 12_000];
+/// Headers of IPv4 and UDP, and of IPv4 and TCP with timestamps, bytes.
+const UDP_HEADERS: usize = 28;
+const TCP_HEADERS: usize = 52;
+
+/// Offered loads, in bare datagrams a second.
+const RATES: [u32; 18] = [
+    250, 500, 750, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 4000, 6000, 8000, 12_000, 16_000, 24_000,
+    32_000, 48_000,
+];
 
 /// Multiples of what the tunnel has carried that are offered to it.
 const OVERLOADS: [u32; 3] = [1, 2, 4];
@@ -31,7 +40,7 @@ const STEP: Duration = Duration::from_secs(4);
 const CARRIED: f64 = 0.98;
 
 /// Bytes of the TCP transfer.
-const TRANSFER: u64 = 20_000_000;
+const TRANSFER: u64 = 40_000_000;
 
 const PORT: u16 = 5002;
 
@@ -56,6 +65,13 @@ struct Report {
     /// Tunnel goodput by bare capacity.
     tcp_ratio: f64,
     udp_ratio: f64,
+    /// The same in bytes of WireGuard's messages: what the headers of full packets take is not counted as lost.
+    tcp_datagram_ratio: f64,
+    udp_datagram_ratio: f64,
+    /// The interfaces' MTU, bytes.
+    mtu: u16,
+    /// CPU time that the daemons of both nodes took for the TCP transfer, seconds for each GB of payload.
+    cpu_per_gb: BTreeMap<&'static str, f64>,
     /// One, two and four times that.
     overload: Vec<Load>,
     /// Goodput at two and at four times by that at one time.
@@ -96,10 +112,17 @@ impl Losses {
 ///
 /// # Errors
 /// If anything does not work.
-pub async fn run(json: bool) -> Result<(), Failure> {
+pub async fn run(mtu: Option<u16>, json: bool) -> Result<(), Failure> {
     let progress = Progress::new();
     progress.step("starting a private I2P network and two nodes");
-    let lab = Lab::with_nodes(2).await?;
+    let mut lab = Lab::with_nodes(2).await?;
+    if let Some(mtu) = mtu {
+        for node in &mut lab.nodes {
+            node.configure(&format!("[tun]\nmtu = {mtu}\n")).await?;
+        }
+        lab.ready().await?;
+    }
+    let mtu = mtu.unwrap_or(DEFAULT_MTU);
     progress.step("bare RAW datagrams between the two routers, load raised until delivery falls below 98 %");
     let (one, two) = (&lab.nodes[0], &lab.nodes[1]);
     let bare = bare(one, two).await?;
@@ -114,24 +137,29 @@ pub async fn run(json: bool) -> Result<(), Failure> {
 
     progress.step("TCP through the tunnel");
     let before = Counters::read(one, two).await?;
+    let cpu_before = cpu_seconds(one, two)?;
     let (moved, loaded_rtt) =
         tokio::join!(transfer(one, two, far.ipv4.into(), TRANSFER), ping(two, near.ipv4.into(), 40, false));
     let (moved, loaded_rtt) = (moved?, loaded_rtt?);
+    let cpu_per_gb = per_gb(&cpu_before, &cpu_seconds(one, two)?, moved.bytes);
     let after = Counters::read(one, two).await?;
     let tcp_losses = after.since(&before);
     let tunnel_tcp_mbit = mbit(moved.bytes, Duration::from_secs_f64(moved.seconds));
 
+    let payload = usize::from(mtu) - UDP_HEADERS;
+    let message = usize::from(mtu).next_multiple_of(16) + WIREGUARD;
+    let rates = RATES.map(|rate| rate * DATAGRAM as u32 / message as u32);
     progress.step("UDP through the tunnel, load raised until delivery falls below 98 %");
-    let tunnel_udp = udp(one, two, far.ipv4.into(), &RATES, FAILURES).await?;
+    let tunnel_udp = udp(one, two, far.ipv4.into(), payload, &rates, FAILURES).await?;
     let udp_losses = Counters::read(one, two).await?.since(&after);
     let tunnel_udp_mbit = capacity(&tunnel_udp);
 
     progress.step("UDP through the tunnel, one, two and four times what it has carried");
     let carried = tunnel_udp.iter().filter(|load| load.delivered >= CARRIED).map(|load| load.offered_per_s);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate from `RATES`")]
-    let carried = carried.fold(f64::from(RATES[0]), f64::max).round() as u32;
+    let carried = carried.fold(f64::from(rates[0]), f64::max).round() as u32;
     let overload =
-        udp(one, two, far.ipv4.into(), &OVERLOADS.map(|times| times * carried), usize::MAX).await?;
+        udp(one, two, far.ipv4.into(), payload, &OVERLOADS.map(|times| times * carried), usize::MAX).await?;
     let rtt_after_overload = ping(two, near.ipv4.into(), 10, false).await?;
     let again = transfer(one, two, far.ipv4.into(), TRANSFER).await?;
     progress.done();
@@ -144,6 +172,11 @@ pub async fn run(json: bool) -> Result<(), Failure> {
         tunnel_tcp_mbit,
         tcp_ratio: tunnel_tcp_mbit / bare_capacity_mbit,
         udp_ratio: tunnel_udp_mbit / bare_capacity_mbit,
+        tcp_datagram_ratio: tunnel_tcp_mbit / bare_capacity_mbit
+            * of_payload(message, usize::from(mtu) - TCP_HEADERS),
+        udp_datagram_ratio: tunnel_udp_mbit / bare_capacity_mbit * of_payload(message, payload),
+        mtu,
+        cpu_per_gb,
         udp_2x_ratio: overload[1].goodput_mbit / overload[0].goodput_mbit,
         udp_4x_ratio: overload[2].goodput_mbit / overload[0].goodput_mbit,
         overload,
@@ -228,14 +261,52 @@ async fn udp(
     from: &Node,
     to: &Node,
     address: IpAddr,
+    payload: usize,
     rates: &[u32],
     failures: usize,
 ) -> Result<Vec<Load>, Failure> {
     let target = SocketAddr::new(address, PORT).to_string();
     let mut sink = to.start_probe(&["__udp-sink".to_owned(), target.clone()])?;
     sink.first_line().await?;
-    let source = vec!["__udp-source".to_owned(), target, UDP_PAYLOAD.to_string(), seconds(STEP)];
-    loads(from, source, &mut sink, UDP_PAYLOAD, rates, failures).await
+    let source = vec!["__udp-source".to_owned(), target, payload.to_string(), seconds(STEP)];
+    loads(from, source, &mut sink, payload, rates, failures).await
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes of packets")]
+fn of_payload(message: usize, payload: usize) -> f64 {
+    message as f64 / payload as f64
+}
+
+/// CPU time that daemons of both nodes have taken, seconds.
+fn cpu_seconds(one: &Node, two: &Node) -> Result<BTreeMap<&'static str, f64>, Failure> {
+    let mut taken = BTreeMap::new();
+    for node in [one, two] {
+        let [_, meshd, tund] = node.uids;
+        for (daemon, uid) in [("meshd", meshd), ("tund", tund)] {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", process_of(uid)?))?;
+            // The name of the program, in brackets, may have spaces in it; times are the 14th and the 15th field.
+            let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+            let ticks =
+                fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
+            *taken.entry(daemon).or_insert(0.0) += ticks.sum::<f64>() / TICKS;
+        }
+    }
+    Ok(taken)
+}
+
+/// Ticks of a second in /proc, on every architecture that Rust's standard library has been ported to.
+const TICKS: f64 = 100.0;
+
+#[expect(clippy::cast_precision_loss, reason = "gigabytes")]
+fn per_gb(
+    before: &BTreeMap<&'static str, f64>,
+    after: &BTreeMap<&'static str, f64>,
+    bytes: u64,
+) -> BTreeMap<&'static str, f64> {
+    let taken = |(daemon, after): (&&'static str, &f64)| {
+        (*daemon, (after - before.get(daemon).copied().unwrap_or_default()) / (bytes as f64 / 1e9))
+    };
+    after.iter().map(taken).collect()
 }
 
 /// The counters of both ends.
@@ -314,6 +385,13 @@ fn print(report: &Report) {
         "tunnel TCP                      {:.2} Mbit/s, {:.2} of bare capacity",
         report.tunnel_tcp_mbit, report.tcp_ratio
     );
+    println!(
+        "the same, WireGuard's messages  UDP {:.2}, TCP {:.2} of bare capacity, at an MTU of {}",
+        report.udp_datagram_ratio, report.tcp_datagram_ratio, report.mtu
+    );
+    let cpu: Vec<_> =
+        report.cpu_per_gb.iter().map(|(daemon, taken)| format!("{daemon} {taken:.1}")).collect();
+    println!("CPU seconds for a GB of TCP     {}, both ends together", cpu.join(", "));
     println!("RTT idle, min/median/p90/max    {}", times(&report.idle_rtt));
     println!("RTT during TCP                  {}", times(&report.loaded_rtt));
     println!("RTT after the overload          {}", times(&report.rtt_after_overload));

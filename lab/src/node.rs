@@ -452,6 +452,8 @@ pub struct Session {
 pub struct Tunnel {
     /// The interface, once it is up.
     pub interface: Option<String>,
+    /// Its MTU, bytes.
+    pub mtu: u16,
     /// Packets dropped that belong to no peer.
     pub drops: Option<serde_json::Value>,
 }

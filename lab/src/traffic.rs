@@ -3,9 +3,13 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
 
 use crate::Failure;
+use crate::netns::within;
 use crate::node::Node;
 use crate::probe::Transfer;
 use crate::process::Spawn;
@@ -59,6 +63,35 @@ pub async fn ping(node: &Node, target: IpAddr, count: u32, first: bool) -> Resul
         return Err(node.failure(&format!("{target} did not answer within {wait} s")));
     }
     Ok(pings)
+}
+
+/// Sends UDP packets of this length, IP header included, from an address in a namespace to one in another until one has
+/// arrived as it was sent: I2P may lose one.
+///
+/// # Errors
+/// If none arrives within a minute.
+pub async fn packet_passes(from: (&str, IpAddr), to: (&str, IpAddr), len: usize) -> Result<(), Failure> {
+    let bind = |(namespace, address): (&str, IpAddr)| {
+        let socket = within(namespace, move || {
+            let socket = std::net::UdpSocket::bind((address, PORT))?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        })?;
+        Ok::<_, Failure>(UdpSocket::from_std(socket)?)
+    };
+    let (near, far) = (bind(from)?, bind(to)?);
+    let payload = vec![7; len - if to.1.is_ipv4() { 28 } else { 48 }];
+    let mut buffer = vec![0; len];
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(60) {
+        near.send_to(&payload, (to.1, PORT)).await?;
+        if let Ok(arrived) = timeout(Duration::from_secs(2), far.recv(&mut buffer)).await
+            && buffer[..arrived?] == payload
+        {
+            return Ok(());
+        }
+    }
+    Err(Failure::new(format!("no packet of {len} bytes arrives at {} from {}", to.1, from.0)))
 }
 
 /// Moves bytes over TCP from one node to another and checks their hash.

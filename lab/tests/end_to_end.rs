@@ -11,7 +11,7 @@ use lab::Failure;
 use lab::node::{CtlError, Lab, Node};
 use lab::process::signal;
 use lab::testing::sandboxed;
-use lab::traffic::{ping, reach, transfer, until_flowing};
+use lab::traffic::{packet_passes, ping, reach, transfer, until_flowing};
 use nix::sys::signal::Signal;
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
@@ -67,6 +67,39 @@ fn a_third_by_the_seconds_invite_reaches_the_first() {
         transfer(first, third, third.address().await?, 1_000_000).await?;
         lab.stop().await
     });
+}
+
+#[test]
+fn members_with_different_mtus_exchange_all_that_each_may_send() {
+    sandboxed(LAB, "members_with_different_mtus_exchange_all_that_each_may_send", async || {
+        let mut lab = Lab::with_nodes(2).await?;
+        lab.nodes[1].configure("[tun]\nmtu = 7200\n").await?;
+        lab.ready().await?;
+        lab.nodes[1].join_by(&lab.nodes[0]).await?;
+        reach(&lab.nodes[1], &lab.nodes[0]).await?;
+        exchange(&lab, [1280, 7200]).await?;
+        // The interface is made anew for another MTU.
+        lab.nodes[0].configure("[tun]\nmtu = 2800\n").await?;
+        until_flowing([&lab.nodes[0], &lab.nodes[1]], RECOVERY).await?;
+        exchange(&lab, [2800, 7200]).await?;
+        lab.stop().await
+    });
+}
+
+/// Sends full packets and a megabyte both ways between two nodes with these MTUs, over IPv4 and IPv6.
+async fn exchange(lab: &Lab, mtus: [u16; 2]) -> Result<(), Failure> {
+    let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
+    for (from, to, mtu) in [(one, two, mtus[0]), (two, one, mtus[1])] {
+        assert_eq!(from.status().await?.tunnel.mtu, mtu);
+        let (own, other) = (from.network().await?, to.network().await?);
+        for (source, target) in
+            [(IpAddr::from(own.ipv4), IpAddr::from(other.ipv4)), (own.ipv6.into(), other.ipv6.into())]
+        {
+            packet_passes((&from.name, source), (&to.name, target), mtu.into()).await?;
+            transfer(from, to, target, 1_000_000).await?;
+        }
+    }
+    Ok(())
 }
 
 #[test]

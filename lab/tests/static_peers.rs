@@ -12,15 +12,12 @@ use std::time::{Duration, Instant};
 
 use lab::Failure;
 use lab::i2p::kind::Routers;
-use lab::netns;
 use lab::node::{Lab, Node};
 use lab::process::{Output, Spawn};
 use lab::testing::{sandboxed, sandboxed_within, skip};
-use lab::traffic::{PORT, between, ping, transfer};
+use lab::traffic::{PORT, between, packet_passes, ping, transfer};
 use lab::wireguard_go::WireguardGo;
 use serde_json::Value;
-use tokio::net::UdpSocket;
-use tokio::time::timeout;
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
 
@@ -487,33 +484,11 @@ impl Pair {
 
     /// Sends packets of exactly the MTU both ways, over IPv4 and IPv6.
     async fn full_packets_pass(&self) -> Result<(), Failure> {
-        let bind = |namespace: &str, address: &str| {
-            let address = SocketAddr::new(address.parse().unwrap(), 4000);
-            let socket = netns::within(namespace, move || {
-                let socket = std::net::UdpSocket::bind(address)?;
-                socket.set_nonblocking(true)?;
-                Ok(socket)
-            })?;
-            Ok::<_, Failure>((UdpSocket::from_std(socket)?, address))
-        };
-        for (node, go, headers) in [(NODE, GO, 28), ("fd09::1", "fd09::2", 48)] {
-            let ends = [bind(&self.node().name, node)?, bind(self.go.namespace(), go)?];
-            for [(from, _), (to, address)] in [[&ends[0], &ends[1]], [&ends[1], &ends[0]]] {
-                let (payload, mut buffer) = (vec![7; 1280 - headers], [0; 1500]);
-                let arrives = async {
-                    loop {
-                        // I2P may lose one.
-                        from.send_to(&payload, address).await.unwrap();
-                        if let Ok(len) = timeout(Duration::from_secs(2), to.recv(&mut buffer)).await {
-                            return len.unwrap();
-                        }
-                    }
-                };
-                let len = timeout(SOON, arrives).await.map_err(|_| {
-                    self.node().failure(&format!("no packet of 1280 bytes arrives at {address}"))
-                })?;
-                assert_eq!(buffer[..len], payload[..]);
-            }
+        for (node, go) in [(NODE, GO), ("fd09::1", "fd09::2")] {
+            let node = (&*self.node().name, node.parse().unwrap());
+            let go = (self.go.namespace(), go.parse().unwrap());
+            packet_passes(node, go, 1280).await?;
+            packet_passes(go, node, 1280).await?;
         }
         Ok(())
     }

@@ -3,15 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::tund::{Interface, NewInterface, StaticInterface, check_interface_name};
+use i2plan_ipc::api::tund::{Interface, MTU, NewInterface, StaticInterface, check_interface_name};
 use i2plan_proto::address::Ipv4Subnet;
-
-/// Least MTU, bytes: what IPv6 asks of a link (RFC 8200, section 5).
-pub const MIN_MTU: u16 = 1280;
-
-/// Greatest MTU, bytes. SAM takes datagrams of 31 KB, but a router cuts them into messages of 1 KB and all of
-/// them must arrive; I2P's own advice is to stay below 10 KB.
-pub const MAX_MTU: u16 = 9000;
 
 /// The shortest prefix of a unique local network (RFC 4193: a /48 each).
 const MIN_IPV6_PREFIX: u8 = 48;
@@ -34,8 +27,9 @@ pub fn check_static(StaticInterface { name, mtu, .. }: &StaticInterface) -> Resu
 
 fn check_name_and_mtu(name: &str, mtu: u16) -> Result<(), ApiError> {
     check_interface_name(name).map_err(ApiError::invalid)?;
-    if !(MIN_MTU..=MAX_MTU).contains(&mtu) {
-        return Err(ApiError::invalid(format!("an MTU of {mtu} is out of bounds: {MIN_MTU} to {MAX_MTU}")));
+    if !MTU.contains(&mtu) {
+        let (least, most) = MTU.into_inner();
+        return Err(ApiError::invalid(format!("an MTU of {mtu} is out of bounds: {least} to {most}")));
     }
     Ok(())
 }
@@ -155,7 +149,7 @@ mod tests {
             assert!(check(&changed).unwrap_err().message.contains("name"), "{name:?}");
         }
         assert!(fault(|i| i.mtu = 1279).contains("1279"));
-        assert!(fault(|i| i.mtu = 9001).contains("9001"));
+        assert!(fault(|i| i.mtu = 7201).contains("7201"));
         assert!(fault(|i| i.ipv4_prefix = 0).contains("prefix"));
         assert!(fault(|i| i.ipv4_prefix = 33).contains("prefix"));
         assert!(fault(|i| i.ipv4_prefix = 255).contains("prefix"));

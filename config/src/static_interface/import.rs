@@ -336,7 +336,7 @@ mod tests {
         let interface = (
             secret(),
             proptest::collection::vec(1_u8..=254, 1..3),
-            proptest::option::of(1280_u16..=9000),
+            proptest::option::of(1280_u16..=7200),
             prop_oneof![Just(Table::Auto), Just(Table::Off), (1_u32..=254).prop_map(Table::Number)],
         );
         (interface, proptest::collection::vec(peer, 1..5)).prop_map(

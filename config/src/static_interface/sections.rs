@@ -38,7 +38,7 @@ pub(crate) const EXAMPLE: &str = r#"
 # The file with the private key, which nobody else may read: umask 077; wg genkey > FILE
 #private_key_file = "/etc/i2plan/static/wg0.key"
 #addresses = ["10.9.0.1/24", "fd09::1/64"]
-# 1280 to 9000 bytes.
+# 1280 to 7200 bytes.
 #mtu = 1280
 # The routing table that gets routes to the allowed IPs: a number, "auto" (the main one) or "off".
 #table = "auto"
@@ -393,7 +393,7 @@ mod tests {
                 "preshared_key_file = '/no'",
                 "8: peer.preshared_key_file: /empty holds no key, which is 44 characters of base64",
             ),
-            ("mtu = 1279", "", "4: interface.mtu: \"1279\" is no number of bytes from 1280 to 9000"),
+            ("mtu = 1279", "", "4: interface.mtu: \"1279\" is no number of bytes from 1280 to 7200"),
             ("mtu = [1]", "", "4: interface.mtu: a whole number, or text in quotes, is expected"),
             ("table = 0", "", "4: interface.table: \"0\" is no number of a table, auto or off"),
             ("style = 'both'", "", "4: interface.style: \"both\" is no style: repliable or raw"),

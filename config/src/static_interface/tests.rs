@@ -89,7 +89,7 @@ fn what_is_refused_says_why_and_what_to_do() {
         ("PreDown = a = b", "", "4: PreDown: i2plan runs no commands from a configuration"),
         ("FwMark = 0x1", "", "4: FwMark: i2plan sends no UDP packets that could be marked"),
         ("SaveConfig = true", "", "4: SaveConfig: i2plan does not write this file"),
-        ("MTU = 1279", "", "4: MTU: \"1279\" is no number of bytes from 1280 to 9000"),
+        ("MTU = 1279", "", "4: MTU: \"1279\" is no number of bytes from 1280 to 7200"),
         ("Table = 0", "", "4: Table: \"0\" is no number of a table, auto or off"),
         ("ListenPort = 65536", "", "4: ListenPort: \"65536\" is no port"),
         ("Address = 10.9.0.1/33", "", "3: Address: \"10.9.0.1/33\" is no IP address with a prefix length"),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -20,6 +21,14 @@ use crate::error::ApiError;
 use crate::hello::Role;
 use crate::secret::SecretKey;
 use crate::version::Version;
+
+/// What an interface may have for an MTU, bytes: from what IPv6 asks of a link (RFC 8200, section 5). SAM takes datagrams
+/// of 31 KB, but emissary 0.4 cuts off what a program sends it beyond 8,192 bytes, with up to 600 of SAM's header line and
+/// 32 of WireGuard among them.
+pub const MTU: RangeInclusive<u16> = 1280..=7200;
+
+/// The MTU unless another is configured, bytes. A WireGuard packet of it is 1312 bytes.
+pub const DEFAULT_MTU: u16 = 1280;
 
 /// Name of the tunnel interface, unless another is configured.
 pub const INTERFACE: &str = "i2plan0";

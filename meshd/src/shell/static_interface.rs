@@ -15,8 +15,8 @@ use i2plan_ipc::api::meshd::{
     StaticStatus, Status, Traffic,
 };
 use i2plan_ipc::api::tund::{
-    GetStaticPeers, Limits, MAX_BATCH, MAX_STATIC_PEERS, NoteDestination, StaticPeerReport, TestSession,
-    TundApi,
+    DEFAULT_MTU, GetStaticPeers, Limits, MAX_BATCH, MAX_STATIC_PEERS, NoteDestination, StaticPeerReport,
+    TestSession, TundApi,
 };
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::DaemonLink;
@@ -39,10 +39,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{interval, sleep};
 use tracing::{debug, info, warn};
 
+use super::daemon::Options;
 use super::daemon::control::SessionStatus;
 use super::daemon::keyd_link::{KeydReport, watch_keyd};
 use super::daemon::status::{daemons, millis, started_at};
-use super::daemon::{MTU, Options};
 use super::health;
 use super::observer::Observer;
 use super::service::{Control, LoopRequest, access};
@@ -436,7 +436,7 @@ impl StaticInterface {
             },
             tunnel: meshd::Tunnel {
                 interface: stats.and_then(|stats| stats.interface.clone()),
-                mtu: stats.and_then(|stats| stats.mtu).unwrap_or(MTU),
+                mtu: stats.and_then(|stats| stats.mtu).unwrap_or(DEFAULT_MTU),
                 public_key: stats.and_then(|stats| stats.public_key).map(|key| BASE64.encode(&key)),
                 drops: stats.map(|stats| stats.drops),
                 overlaps: Vec::new(),

@@ -13,13 +13,13 @@ use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::tund::{Drops, PeerStats, StaticPeerReport};
+use i2plan_ipc::api::tund::{Drops, MTU, PeerStats, StaticPeerReport};
 use i2plan_ipc::rate::Quota;
 use i2plan_proto::endpoint::Endpoint;
 use i2plan_proto::identity::NodeId;
 
 use crate::fd_store::PeerPlace;
-use crate::interface::{MAX_MTU, Subnets};
+use crate::interface::Subnets;
 use crate::path::reporter::Content;
 use crate::session::SessionId;
 use crate::uapi::codec::PeerStatus;
@@ -46,7 +46,7 @@ mod static_tests;
 mod tests;
 
 /// Longest packet of the interface, bytes.
-pub const MAX_PACKET: usize = MAX_MTU as usize;
+pub const MAX_PACKET: usize = *MTU.end() as usize;
 
 /// Longest WireGuard message, bytes: header, counter and tag around a packet (WireGuard, section 5.4.6).
 pub const MAX_MESSAGE: usize = MAX_PACKET + 32;

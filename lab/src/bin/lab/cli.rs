@@ -75,6 +75,9 @@ enum Command {
         /// Measure bare repliable datagrams of different sizes instead, alone and beside other traffic
         #[arg(long)]
         sizes: bool,
+        /// The MTU of both nodes' interfaces, in place of the default
+        #[arg(long, conflicts_with_all = ["path", "sizes"], value_parser = clap::value_parser!(u16).range(1280..=7200))]
+        mtu: Option<u16>,
         /// Measure the tunnel over an emulated path instead, which is not I2P
         #[arg(long, value_enum, conflicts_with = "sizes")]
         path: Option<bench_path::PathName>,
@@ -298,7 +301,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Bench { path: Some(path), seconds, queue, plot, seed, json, .. } => {
             inner(bench_path::run(bench_path::Options { path, seconds, queue, seed, plot, json }))
         }
-        Command::Bench { sizes: false, json, .. } => inner(bench::run(json)),
+        Command::Bench { sizes: false, mtu, json, .. } => inner(bench::run(mtu, json)),
         Command::Bench { sizes: true, json, .. } => inner(sizes::run(json)),
         Command::BenchCtl { json } => inner(bench_ctl::run(json)),
         Command::Attack { json } => inner(attack::mesh::run(json)),

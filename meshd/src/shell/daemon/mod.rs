@@ -54,9 +54,6 @@ pub(super) mod control;
 pub(super) mod keyd_link;
 pub(super) mod status;
 
-/// MTU of the tunnel interface, bytes: the least that IPv6 allows. A WireGuard packet of it is 1312 bytes.
-pub(super) const MTU: u16 = 1280;
-
 /// Seconds between WireGuard keepalives.
 const KEEPALIVE: u16 = 25;
 
@@ -565,7 +562,7 @@ fn settings(config: &Config) -> Settings {
         max_peers: config.max_peers,
         control_rate: config.control_rate,
         interface: config.interface.clone(),
-        mtu: MTU,
+        mtu: config.mtu,
         keepalive: KEEPALIVE,
     }
 }

@@ -10,10 +10,10 @@ use i2plan_ipc::hello::{HelloReply, Landlock};
 use i2plan_ipc::version::Version;
 use i2plan_proto::destination::DestinationHash;
 
+use super::Daemon;
 use super::commands::without_identity;
 use super::control::SessionStatus;
 use super::keyd_link::KeydReport;
-use super::{Daemon, MTU};
 use crate::core::{Mesh, describe_key};
 use crate::shell::host;
 use crate::shell::service::ReplySender;
@@ -97,7 +97,7 @@ impl Daemon {
             },
             tunnel: meshd::Tunnel {
                 interface: tunnel.configured.as_ref().map(|configured| configured.interface.clone()),
-                mtu: MTU,
+                mtu: tunnel.stats.as_ref().and_then(|stats| stats.mtu).unwrap_or(self.config.current().mtu),
                 public_key: tunnel
                     .configured
                     .as_ref()
