@@ -65,12 +65,15 @@ pub(super) async fn start(
     let args = args.into_iter().map(Into::into);
     let mut child = Spawn::new(&program, args).namespace(namespace).log(log).start()?;
     let target = router.sam.map_or((router.address, router.port).into(), |sam| sam.address);
-    // i2pd does not announce that it is ready.
-    let ready =
-        wait::until("it takes connections", START_DEADLINE, async || takes_connections(namespace, target));
+    // i2pd does not announce that it is ready, and 2.56 may listen before it has written what it says of itself.
+    let info = data.join("router.info");
+    let is_written = || info.metadata().is_ok_and(|metadata| metadata.len() > 0);
+    let ready = wait::until("it takes connections", START_DEADLINE, async || {
+        Ok(takes_connections(namespace, target)? && is_written())
+    });
     let failure = tokio::select! {
         ready = ready => match ready {
-            Ok(()) => return publish(config, router, std::fs::read(data.join("router.info"))?).map(|()| child),
+            Ok(()) => return publish(config, router, std::fs::read(&info)?).map(|()| child),
             Err(failure) => failure,
         },
         ended = child.wait() => Failure::new(format!("it ended with {}", ended?)),

@@ -87,6 +87,7 @@ pub async fn run(systems: &Systems, progress: &Progress) -> Result<Vec<Check>, F
     ));
     // The machine is as it was, for what follows.
     one.apt("purge systemd-resolved libnss-resolve").await?;
+    one.shell("userdel systemd-resolve").await?;
     Ok(checks)
 }
 
