@@ -82,7 +82,7 @@ pub fn made(made: &Invite) -> Markup {
         details {
             summary { "Show the code" }
             p { code.secret id="code" { (code) } }
-            button.copy data-copy="code" hidden { "Copy" }
+            button.scripted type="button" data-copy="code" { "Copy" }
             @if let Some(qr) = Qr::new(code) { (picture(&qr)) }
         }
         p.hint { "The code is not kept: it is not shown again once this page is left." }

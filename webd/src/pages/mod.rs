@@ -121,16 +121,23 @@ pub fn refusal(title: &str, message: &str, hint: Option<&str>) -> Markup {
     }
 }
 
-/// A table that scrolls on its own where it is too wide.
+/// A table that scrolls on its own where it is too wide. On a narrow screen each row is a card with the headings beside
+/// its values; the roles say that it is a table still.
 fn table(caption: &str, headings: &[&str], rows: &[Vec<Markup>]) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label=(caption) {
-            table {
+            table role="table" {
                 caption { (caption) }
-                thead { tr { @for heading in headings { th scope="col" { (heading) } } } }
-                tbody {
+                thead role="rowgroup" {
+                    tr role="row" { @for heading in headings { th scope="col" role="columnheader" { (heading) } } }
+                }
+                tbody role="rowgroup" {
                     @for row in rows {
-                        tr { @for cell in row { td { (cell) } } }
+                        tr role="row" {
+                            @for (heading, cell) in headings.iter().zip(row) {
+                                td role="cell" data-heading=(heading) { (cell) }
+                            }
+                        }
                     }
                 }
             }
