@@ -82,6 +82,7 @@ impl Service for FakeMeshd {
                     ..peer("below")
                 },
             ]),
+            Request::Ping { .. } => Reply::Pinged { milliseconds: 41 },
             Request::Keys => Reply::Keys(Box::new(keys(self.network.is_some()))),
             Request::CreateInvite { expires_in, max_uses, addresses, .. } => Reply::Invite(Invite {
                 invite: SecretText::new(SECRET.to_owned()),

@@ -225,6 +225,16 @@ fn counters(out: &mut Text, counters: &Counters) {
             "Comparisons of all that is known, begun with a member.",
             messages.comparisons,
         ),
+        (
+            "i2plan_gossip_rounds_total",
+            "Rounds in which the node has told members that it is there.",
+            messages.announcements,
+        ),
+        (
+            "i2plan_gossip_messages_received_total",
+            "Messages with news that came, and were not dropped because there were too many.",
+            messages.news,
+        ),
         ("i2plan_gossip_peers_discovered_total", "Members that became known.", event("member_added")),
         (
             "i2plan_gossip_peers_pruned_total",

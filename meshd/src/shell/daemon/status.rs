@@ -37,6 +37,9 @@ impl Daemon {
             Query::Routes => mesh.map(|mesh| Reply::Routes(mesh.routes(now))),
             Query::ListBans => mesh.map(|mesh| Reply::Bans(mesh.ban_reports())),
             Query::ListInvites => mesh.map(|mesh| Reply::Invites(mesh.invite_reports(now))),
+            Query::Ping { node_id } => {
+                return self.have_mesh(answer, |mesh, id, now| mesh.ping(id, &node_id, now));
+            }
             Query::CheckNetwork { network, subnet } => {
                 let question = host::network_question(&network, &subnet, self.config.current());
                 return self.check_host(question.map(Some), answer, |_, _, answer| {
