@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use lab::Failure;
 use lab::browser::{Browser, Host, key, missing};
 use lab::node::{Lab, Node};
@@ -30,6 +31,9 @@ const PICTURES: &str = "I2PLAN_LAB_PICTURES";
 
 /// Names the file of axe-core; `.ci/axe` brings it.
 const AXE: &str = "I2PLAN_LAB_AXE";
+
+/// How long it may take to join.
+const JOIN: Duration = Duration::from_secs(120);
 
 const WIDTHS: [u32; 3] = [360, 1024, 3840];
 
@@ -76,14 +80,16 @@ fn the_pages_work_in_a_browser() {
         let browser = host.open("one", &[rebind]).await?;
 
         links_open_sessions_once(&browser, one).await?;
-        let code = invite(&browser).await?;
-        join(&host, &browser, two, &code).await?;
+        let mut inspector = Inspector::new();
+        let invite = invite(&mut inspector, &browser).await?;
+        join(&mut inspector, &host, two, &invite).await?;
         follow_and_ban(&browser, one, two).await?;
         forgeries_change_nothing(&browser, one).await?;
         the_keyboard_suffices(&browser).await?;
-        every_page_is_in_order(&browser, one).await?;
+        every_page_is_in_order(&mut inspector, &browser, one).await?;
         one_session_ends_another(&host, &browser, one).await?;
         nothing_was_loaded_from_elsewhere(&browser).await?;
+        assert!(inspector.faults.is_empty(), "{}", inspector.faults.join("\n"));
         browser.quit().await?;
         lab.stop().await
     });
@@ -109,8 +115,17 @@ async fn links_open_sessions_once(browser: &Browser, one: &Node) -> Result<(), F
     browser.until_shown("The link cannot be used").await
 }
 
-/// Makes an invite; returns its code.
-async fn invite(browser: &Browser) -> Result<String, Failure> {
+/// An invite as a page shows it.
+struct Invite {
+    code: String,
+    /// A file with its QR code.
+    png: Vec<u8>,
+    /// The dark modules of its QR code, and how many there are along an edge.
+    modules: Vec<(usize, usize)>,
+    edge: usize,
+}
+
+async fn invite(inspector: &mut Inspector, browser: &Browser) -> Result<Invite, Failure> {
     browser.go(&url(ONE, "/invites")).await?;
     browser.click("form[action='/invites'] button").await?;
     browser.until_shown("New invite").await?;
@@ -118,8 +133,7 @@ async fn invite(browser: &Browser) -> Result<String, Failure> {
     assert_eq!(browser.run(is_visible, json!([])).await?, false, "the code is shown before it is asked for");
     browser.click("summary").await?;
     assert_eq!(browser.run(is_visible, json!([])).await?, true);
-    let code = browser.run("return document.getElementById('code').textContent", json!([])).await?;
-    let code = code.as_str().unwrap().to_owned();
+    let code = text_of(browser, "return document.getElementById('code').textContent").await?;
     assert!(code.starts_with("i2plan://"), "{code}");
     let allowed = json!({ "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"] });
     browser.devtools("Browser.grantPermissions", allowed).await?;
@@ -128,28 +142,92 @@ async fn invite(browser: &Browser) -> Result<String, Failure> {
         .until("it is copied", "return document.querySelector('[data-copy]').textContent == 'Copied'")
         .await?;
     assert_eq!(browser.run("return navigator.clipboard.readText()", json!([])).await?, json!(code));
-    Ok(code)
+    let png = text_of(browser, "return document.querySelector('a[download]').href").await?;
+    let png = BASE64.decode(png.strip_prefix("data:image/png;base64,").unwrap().as_bytes()).unwrap();
+    inspector.look(browser, "new-invite", None).await?;
+    let edge = browser.run("return document.querySelector('.qr').viewBox.baseVal.width", json!([])).await?;
+    let path = text_of(browser, "return document.querySelector('.qr path').getAttribute('d')").await?;
+    let modules = path.split('M').skip(1).map(|part| {
+        let (x, y) = part.split_once('h').unwrap().0.split_once(' ').unwrap();
+        (x.parse().unwrap(), y.parse().unwrap())
+    });
+    let modules = modules.collect();
+    Ok(Invite { code, png, modules, edge: usize::try_from(edge.as_u64().unwrap()).unwrap() })
 }
 
-async fn join(host: &Host, browser: &Browser, two: &Node, code: &str) -> Result<(), Failure> {
-    let other = host.open("two", &[]).await?;
-    other.go(&link(two, &["web", "--control"]).await?).await?;
-    other.go(&url(TWO, "/join")).await?;
-    other.fill("textarea[name=code]", "i2plan://nonsense").await?;
-    other.click("main form button").await?;
-    other.until_shown("this is no invite code").await?;
-    other.go(&url(TWO, "/join")).await?;
-    other.fill("textarea[name=code]", code).await?;
-    other.click("main form button").await?;
-    other.until_shown("Join this network?").await?;
-    other.click("main form button").await?;
-    two.until("it has joined", Duration::from_secs(120), async |_| {
-        let text = other.text().await?;
-        Ok(text.contains("This node has joined."))
-    })
-    .await?;
-    let _ = browser;
-    other.quit().await
+async fn text_of(browser: &Browser, script: &str) -> Result<String, Failure> {
+    Ok(browser.run(script, json!([])).await?.as_str().unwrap().to_owned())
+}
+
+/// What a camera sees that is held before a QR code: frames of YUV4MPEG2.
+fn film(invite: &Invite) -> Vec<u8> {
+    const WIDTH: usize = 640;
+    const HEIGHT: usize = 480;
+    let scale = (HEIGHT - 20) / invite.edge;
+    let mut frame = vec![200; WIDTH * HEIGHT];
+    let origin = ((WIDTH - scale * invite.edge) / 2, (HEIGHT - scale * invite.edge) / 2);
+    for (x, y) in &invite.modules {
+        for row in 0..scale {
+            let start = (origin.1 + y * scale + row) * WIDTH + origin.0 + x * scale;
+            frame[start..start + scale].fill(30);
+        }
+    }
+    // It has no colours.
+    frame.extend(vec![128; WIDTH * HEIGHT / 2]);
+    let mut film = format!("YUV4MPEG2 W{WIDTH} H{HEIGHT} F10:1 Ip A1:1 C420jpeg\n").into_bytes();
+    for _ in 0..2 {
+        film.extend(b"FRAME\n");
+        film.extend(&frame);
+    }
+    film
+}
+
+/// Has the code read from a picture, and by the camera, and joins by it.
+async fn join(inspector: &mut Inspector, host: &Host, two: &Node, invite: &Invite) -> Result<(), Failure> {
+    let directory = Path::new(lab::sandbox::DIRECTORY);
+    let [png, film, other_png] = ["invite.png", "invite.y4m", "not.png"].map(|name| directory.join(name));
+    std::fs::write(&png, &invite.png)?;
+    std::fs::write(&film, self::film(invite))?;
+    std::fs::write(&other_png, "no picture")?;
+    let camera = [
+        "--use-fake-device-for-media-stream".to_owned(),
+        "--use-fake-ui-for-media-stream".to_owned(),
+        format!("--use-file-for-fake-video-capture={}", film.display()),
+    ];
+    let browser = host.open("two", &camera).await?;
+    browser.go(&link(two, &["web", "--control"]).await?).await?;
+
+    let join = url(TWO, "/join");
+    inspector.look(&browser, "join-outside", Some(&join)).await?;
+    browser.go(&join).await?;
+    browser.fill("textarea[name=code]", "i2plan://nonsense").await?;
+    browser.click("form[action='/join'] button").await?;
+    browser.until_shown("this is no invite code").await?;
+
+    let is_read =
+        format!("return document.querySelector('textarea[name=code]').value == {}", json!(invite.code));
+    browser.go(&join).await?;
+    browser.fill("#scan-file", &other_png.display().to_string()).await?;
+    browser.until_shown("This file is no picture").await?;
+    browser.fill("#scan-file", &png.display().to_string()).await?;
+    browser.until("the picture is read", &is_read).await?;
+
+    browser.go(&join).await?;
+    browser.click("#scan-camera").await?;
+    browser.until("the camera reads the code", &is_read).await?;
+    browser.until("the camera is off", "return document.getElementById('scan-video').hidden").await?;
+
+    browser.go(&join).await?;
+    browser.fill("textarea[name=code]", &invite.code).await?;
+    browser.click("form[action='/join'] button").await?;
+    browser.until_shown("Join this network?").await?;
+    inspector.look(&browser, "join-confirm", None).await?;
+    browser.click("form[action='/join'] button").await?;
+    two.until("it has joined", JOIN, async |_| Ok(browser.text().await?.contains("This node has joined.")))
+        .await?;
+    let log = browser.log("browser").await?.join("\n");
+    assert!(!log.contains("Content Security Policy"), "{log}");
+    browser.quit().await
 }
 
 /// What happens at the node shows on pages that are open.
@@ -165,9 +243,14 @@ async fn follow_and_ban(browser: &Browser, one: &Node, two: &Node) -> Result<(),
     browser.until_shown("Nobody is banned.").await?;
     browser.go(&url(ONE, "/peers")).await?;
     browser.click("main table a").await?;
+    browser.click("form[action$='/ping'] button").await?;
+    browser.until_shown("It answers, after").await?;
     browser.fill("input[name=description]", "by the page").await?;
     browser.click("form[action$='/ban'] button").await?;
     browser.until_shown("Lift the ban").await?;
+    browser.go(&url(ONE, "/events?show=events&q=banned")).await?;
+    browser.until_shown("is banned by hand").await?;
+    browser.go(&url(ONE, "/bans")).await?;
     let bans = one.ctl(&["--json", "ban", "list"], "").await?.stdout;
     assert!(bans.contains("by the page"), "{bans}");
     browser.click("form[action$='/remove'] button").await?;
@@ -206,69 +289,71 @@ async fn the_keyboard_suffices(browser: &Browser) -> Result<(), Failure> {
     panic!("no link to the routes in the first twenty")
 }
 
-/// Every page at every width in both themes: nothing sticks out, nothing moves, axe-core has no serious finding.
-async fn every_page_is_in_order(browser: &Browser, one: &Node) -> Result<(), Failure> {
-    let axe = std::env::var_os(AXE).map(|path| std::fs::read_to_string(path).unwrap());
-    if axe.is_none() {
-        skip(
-            &format!("{TEST} (axe-core)"),
-            &Failure::new(format!("{AXE} names no file of axe-core: see .ci/axe")),
-        );
-    }
-    let pictures = std::env::var_os(PICTURES).map(PathBuf::from);
-    let peer = one.peers().await?.remove(0).node_id;
-    let pages = [
-        "/",
-        "/peers",
-        "/tree",
-        "/routes",
-        "/invites",
-        "/join",
-        "/bans",
-        "/events",
-        "/settings",
-        "/sessions",
-    ];
-    let mut pages: Vec<_> =
-        pages.map(|page| (page.trim_start_matches('/').to_owned(), page.to_owned())).to_vec();
-    pages[0].0 = "dashboard".to_owned();
-    pages.push(("peer".to_owned(), format!("/peers/{peer}")));
-    pages.push(("nothing".to_owned(), "/nothing".to_owned()));
-    let mut faults = Vec::new();
-    for (name, path) in &pages {
-        for width in WIDTHS {
-            for theme in THEMES {
-                browser.look(width, theme).await?;
-                browser.go(&url(ONE, path)).await?;
-                let layout = browser.run(LAYOUT, json!([])).await?;
-                let place = format!("{name} at {width}, {theme}");
-                if layout["out"] != json!([]) {
-                    faults.push(format!("{place}: wider than the window: {}", layout["out"]));
-                }
-                if layout["moved"].as_f64().unwrap() > 0.01 {
-                    faults.push(format!("{place}: moved by {}", layout["moved"]));
-                }
-                // One narrow and one wide: at the third width nothing has another form.
-                if let Some(axe) = axe.as_ref().filter(|_| width < WIDTHS[2]) {
-                    browser.run(axe, json!([])).await?;
-                    for violation in browser.run(CHECK, json!([])).await?.as_array().unwrap() {
-                        faults.push(format!("{place}: {violation}"));
-                    }
-                }
-                if let Some(directory) = &pictures {
-                    keep(directory, &format!("{name}-{width}-{theme}.png"), &browser.picture().await?);
-                }
-            }
-        }
-    }
-    browser.look(1024, "light").await?;
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
-    Ok(())
+/// Looks at pages at every width in both themes: nothing sticks out, nothing moves, axe-core has no serious finding.
+struct Inspector {
+    axe: Option<String>,
+    pictures: Option<PathBuf>,
+    faults: Vec<String>,
 }
 
-fn keep(directory: &Path, name: &str, picture: &[u8]) {
-    std::fs::create_dir_all(directory).unwrap();
-    std::fs::write(directory.join(name), picture).unwrap();
+impl Inspector {
+    fn new() -> Self {
+        let axe = std::env::var_os(AXE).and_then(|path| std::fs::read_to_string(path).ok());
+        if axe.is_none() {
+            let why = format!("{AXE} names no file of axe-core: see .ci/browser");
+            skip(&format!("{TEST} (axe-core)"), &Failure::new(why));
+        }
+        Self { axe, pictures: std::env::var_os(PICTURES).map(PathBuf::from), faults: Vec::new() }
+    }
+
+    /// Looks at the page that is there, or at the one with this address.
+    async fn look(&mut self, browser: &Browser, name: &str, url: Option<&str>) -> Result<(), Failure> {
+        for (width, theme) in WIDTHS.into_iter().flat_map(|width| THEMES.map(|theme| (width, theme))) {
+            browser.look(width, theme).await?;
+            if let Some(url) = url {
+                browser.go(url).await?;
+            }
+            let layout = browser.run(LAYOUT, json!([])).await?;
+            let place = format!("{name} at {width}, {theme}");
+            if layout["out"] != json!([]) {
+                self.faults.push(format!("{place}: wider than the window: {}", layout["out"]));
+            }
+            if url.is_some() && layout["moved"].as_f64().unwrap() > 0.01 {
+                self.faults.push(format!("{place}: moved by {}", layout["moved"]));
+            }
+            // One narrow and one wide: at the third width nothing has another form.
+            if let Some(axe) = self.axe.as_ref().filter(|_| width < WIDTHS[2]) {
+                browser.run(axe, json!([])).await?;
+                for violation in browser.run(CHECK, json!([])).await?.as_array().unwrap() {
+                    self.faults.push(format!("{place}: {violation}"));
+                }
+            }
+            if let Some(directory) = &self.pictures {
+                std::fs::create_dir_all(directory)?;
+                std::fs::write(
+                    directory.join(format!("{name}-{width}-{theme}.png")),
+                    browser.picture().await?,
+                )?;
+            }
+        }
+        browser.look(1024, "light").await
+    }
+}
+
+async fn every_page_is_in_order(
+    inspector: &mut Inspector,
+    browser: &Browser,
+    one: &Node,
+) -> Result<(), Failure> {
+    let peer = format!("peers/{}", one.peers().await?.remove(0).node_id);
+    let pages =
+        ["peers", "tree", "routes", "invites", "join", "bans", "events", "doctor", "settings", "sessions"];
+    let pages = pages.map(|page| (page, page));
+    for (name, path) in [("dashboard", ""), ("peer", &peer), ("nothing", "nothing")].into_iter().chain(pages)
+    {
+        inspector.look(browser, name, Some(&url(ONE, &format!("/{path}")))).await?;
+    }
+    Ok(())
 }
 
 /// What sticks out of the window, but for what is in a part that scrolls by itself, and how far things have moved while
@@ -276,6 +361,7 @@ fn keep(directory: &Path, name: &str, picture: &[u8]) {
 const LAYOUT: &str = "const out = [...document.querySelectorAll('body *')].filter(element =>
         !element.closest('.scroll, .skip, svg') && element.getBoundingClientRect().right > innerWidth + 1)
         .map(element => element.outerHTML.slice(0, 120));
+    if (document.documentElement.scrollWidth > innerWidth) out.push('the page scrolls sideways');
     return new Promise(done => {
         let moved = 0;
         new PerformanceObserver(list => list.getEntries().forEach(entry => moved += entry.value))

@@ -8,13 +8,15 @@
     button.textContent = "Copied";
   });
 
+  if (document.getElementById("scan-file")) import("/scan.js");
+
   const live = document.querySelector("[data-live]");
   if (!live) return;
 
   // Makes a part of the page what it is on a newer one, and leaves alone what is the same: who reads, has marked a text
   // or is about to click is not disturbed.
   function update(part, fresh) {
-    if (part.isEqualNode(fresh)) return;
+    if (part.isEqualNode(fresh) || "keep" in part.dataset) return;
     for (const { name } of [...part.attributes]) if (!fresh.hasAttribute(name)) part.removeAttribute(name);
     for (const { name, value } of fresh.attributes) {
       if (part.getAttribute(name) !== value) part.setAttribute(name, value);

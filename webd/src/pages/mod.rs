@@ -18,11 +18,21 @@ pub const STYLE: &str = include_str!("../../assets/style.css");
 /// The script.
 pub const SCRIPT: &str = include_str!("../../assets/app.js");
 
+/// What reads invites from pictures, and is loaded where it is wanted.
+pub const SCAN: &str = include_str!("../../assets/scan.js");
+
+/// The worker in which QR codes are decoded, and the decoder, which is not ours.
+pub const QR: [(&str, &str); 3] = [
+    ("/qr/worker.js", include_str!("../../assets/qr/worker.js")),
+    ("/qr/decode.js", include_str!("../../assets/qr/decode.js")),
+    ("/qr/index.js", include_str!("../../assets/qr/index.js")),
+];
+
 /// The icon.
 pub const ICON: &str = include_str!("../../assets/icon.svg");
 
 /// The pages that are in the navigation: path and title.
-const PAGES: [(&str, &str); 10] = [
+const PAGES: [(&str, &str); 11] = [
     ("/", "Dashboard"),
     ("/peers", "Peers"),
     ("/tree", "Invitations"),
@@ -31,6 +41,7 @@ const PAGES: [(&str, &str); 10] = [
     ("/join", "Join"),
     ("/bans", "Bans"),
     ("/events", "Events"),
+    ("/doctor", "Doctor"),
     ("/settings", "Settings"),
     ("/sessions", "Sessions"),
 ];
@@ -113,7 +124,7 @@ pub fn refusal(title: &str, message: &str, hint: Option<&str>) -> Markup {
                 main id="content" {
                     h1 { (title) }
                     p role="alert" { (clean(message)) }
-                    @if let Some(hint) = hint { p.hint { (clean(hint)) } }
+                    @if let Some(text) = hint { (self::hint(text)) }
                     p { a href="/" { "To the dashboard" } }
                 }
             }
@@ -145,6 +156,15 @@ fn table(caption: &str, headings: &[&str], rows: &[Vec<Markup>]) -> Markup {
     }
 }
 
+/// A field in which one of these values is chosen, each with its name.
+fn choice(name: &str, values: &[(&str, &str)], chosen: &str) -> Markup {
+    html! {
+        select name=(name) {
+            @for (value, label) in values { option value=(value) selected[*value == chosen] { (label) } }
+        }
+    }
+}
+
 /// Text in a cell.
 fn text(value: &str) -> Markup {
     html! { (clean(value)) }
@@ -153,6 +173,17 @@ fn text(value: &str) -> Markup {
 /// Labels and values.
 fn facts(facts: &[(&str, Markup)]) -> Markup {
     html! { dl { @for (label, value) in facts { dt { (label) } dd { (value) } } } }
+}
+
+/// What to do, with commands as such where it has them between backquotes.
+pub fn hint(text: &str) -> Markup {
+    html! {
+        p.hint {
+            @for (index, part) in clean(text).split('`').enumerate() {
+                @if index % 2 == 1 { code { (part) } } @else { (part) }
+            }
+        }
+    }
 }
 
 /// A command of `i2planctl` that does what a page does not.
