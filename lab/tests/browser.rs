@@ -79,6 +79,7 @@ fn the_pages_work_in_a_browser() {
         let rebind = format!("--host-resolver-rules=MAP {REBOUND} 127.0.0.1");
         let browser = host.open("one", &[rebind]).await?;
 
+        webd_is_examined(one).await?;
         links_open_sessions_once(&browser, one).await?;
         let mut inspector = Inspector::new();
         let invite = invite(&mut inspector, &browser).await?;
@@ -93,6 +94,17 @@ fn the_pages_work_in_a_browser() {
         browser.quit().await?;
         lab.stop().await
     });
+}
+
+/// `i2planctl` says what `webd` is, and how it is confined.
+async fn webd_is_examined(one: &Node) -> Result<(), Failure> {
+    let versions = one.ctl(&["version", "--all"], "").await?.stdout;
+    assert!(versions.lines().any(|line| line.starts_with("webd ") && line.contains("commit")), "{versions}");
+    let report: Value = serde_json::from_str(&one.ctl(&["--json", "doctor"], "").await?.stdout).unwrap();
+    let webd = &report["walls"]["webd"];
+    assert_eq!((&webd["uid"], &webd["confirmed"]), (&json!(one.web_uid), &json!(true)), "{report}");
+    assert_eq!(report["healthy"], true, "{report}");
+    Ok(())
 }
 
 async fn links_open_sessions_once(browser: &Browser, one: &Node) -> Result<(), Failure> {

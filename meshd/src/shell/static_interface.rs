@@ -80,7 +80,7 @@ pub async fn run(options: Options, style: Style, listener: StdListener) -> Resul
     let mut tasks = Tasks::default();
     let (commands, mut requests) = mpsc::channel(64);
     let access = access(options.named);
-    let control = Arc::new(Control { commands, event_log: Arc::clone(&options.event_log) });
+    let control = Arc::new(Control::new(commands, Arc::clone(&options.event_log)));
     tasks.spawn("control socket", serve(listener, control, access, ConnectionLimits::default()));
     let udp_port = Arc::new(AtomicU16::new(read_port(&state)));
     let session = SessionStart { udp_port: Arc::clone(&udp_port), lingers: storage::router_lingers(&state) };

@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use self::router::Bridge;
 use self::sandbox::Sandbox;
-use super::rpc::{self, with_gateway};
+use super::rpc::{self, Optional, with_optional};
 use crate::daemon::{self, socket_path};
 use crate::failure::Failure;
 use crate::output;
@@ -129,9 +129,10 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
 async fn ask(socket: &Path) -> Result<Answers, Failure> {
     let mut node = daemon::connect(Some(socket)).await?;
     let mut status = node.status().await?;
-    status.daemons = with_gateway(&mut node, socket, status.daemons).await;
-    let rpcd = rpc::gateway_socket(&mut node, socket).await.zip(rpc::question().ok());
-    let processes = process::ask(socket, rpcd).await;
+    let optional = Optional::of(&mut node, socket).await;
+    status.daemons = with_optional(&optional, status.daemons).await;
+    let rpcd = optional.rpcd.zip(rpc::question().ok());
+    let processes = process::ask(socket, rpcd, optional.webd).await;
     Ok(Answers { status, peers: node.peers().await?, processes })
 }
 
