@@ -393,6 +393,7 @@ fn counters() -> meshd::Counters {
             news: 6,
             announcements: 7,
         },
+        handshakes: tund::Handshakes { initiated: 8, received: 9, ..tund::Handshakes::default() },
         state_writes: meshd::WriteCounts { count: 6, failed: 7, micros: 8 },
         events: vec![("member_added".to_owned(), u64::MAX)],
     }

@@ -10,7 +10,7 @@ use i2plan_proto::record::Record;
 use serde::{Deserialize, Serialize};
 
 use super::order::{Executed, Order};
-use super::tund::{Drops, InterfaceFault, Overlap};
+use super::tund::{Drops, Handshakes, InterfaceFault, Overlap};
 use super::{Api, DEADLINE, Terms};
 use crate::hello::{Landlock, Role};
 use crate::secret::SecretText;
@@ -602,6 +602,8 @@ pub struct Counters {
     pub started_at: u64,
     /// Control messages.
     pub messages: MessageCounts,
+    /// WireGuard handshakes, since `tund` started.
+    pub handshakes: Handshakes,
     /// Writes of the state to the disk.
     pub state_writes: WriteCounts,
     /// How often each kind of event happened, by its name.

@@ -41,7 +41,7 @@ use tracing::{debug, info, warn};
 
 use super::daemon::control::SessionStatus;
 use super::daemon::keyd_link::{KeydReport, watch_keyd};
-use super::daemon::status::{daemons, millis, started_at};
+use super::daemon::status::{daemons, handshakes, millis, started_at};
 use super::daemon::{MTU, Options};
 use super::health;
 use super::observer::Observer;
@@ -382,6 +382,7 @@ impl StaticInterface {
                 Query::Counters => Ok(Reply::Counters(Box::new(meshd::Counters {
                     started_at: started_at(self.started),
                     messages: meshd::MessageCounts::default(),
+                    handshakes: handshakes(&self.tunnel_report.borrow()),
                     state_writes: meshd::WriteCounts::default(),
                     events: self.event_log.counts(),
                 }))),
