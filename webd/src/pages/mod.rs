@@ -146,7 +146,9 @@ fn table(caption: &str, headings: &[&str], rows: &[Vec<Markup>]) -> Markup {
                     @for row in rows {
                         tr role="row" {
                             @for (heading, cell) in headings.iter().zip(row) {
-                                td role="cell" data-heading=(heading) { (cell) }
+                                td role="cell" data-heading=(heading) {
+                                    @if !cell.0.is_empty() { div { (cell) } }
+                                }
                             }
                         }
                     }

@@ -110,7 +110,7 @@ fn graphs(history: &History, minutes: u64) -> Markup {
     let bytes = |count: Option<u64>| units::bytes(count.unwrap_or_default());
     let time = |time: Option<u64>| units::or_dash(time.map(units::milliseconds));
     let traffic = format!(
-        "receiving {} a second, sending {} a second; at most {} a second",
+        "receiving {} a second (solid line), sending {} a second (dashed); at most {} a second",
         bytes(latest(received)),
         bytes(latest(sent)),
         bytes(most(received).max(most(sent)))
@@ -148,8 +148,10 @@ fn graph(words: &str, samples: &[Sample], columns: usize, lines: &[(&str, Measur
         let mut drawing = false;
         for (index, sample) in samples.iter().enumerate() {
             if let Some(value) = value(sample) {
-                path.push(if drawing { 'L' } else { 'M' });
-                path.push_str(&point(index, value));
+                let point = point(index, value);
+                // One that stands alone is a dot.
+                let part = if drawing { format!("L{point}") } else { format!("M{point}L{point}") };
+                path.push_str(&part);
             }
             drawing = value(sample).is_some();
         }
@@ -180,10 +182,8 @@ pub fn examination(status: &Status, peers: &[Peer]) -> Markup {
                 html! { span class=(class) { (level) } },
                 text(subject),
                 html! {
-                    div {
-                        (clean(message))
-                        @if let Some(text) = advice { (hint(text)) }
-                    }
+                    (clean(message))
+                    @if let Some(text) = advice { (hint(text)) }
                 },
             ]
         })
