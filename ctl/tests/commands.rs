@@ -23,7 +23,7 @@ use i2plan_ipc::api::meshd::{
     MeshdApi, MessageCounts, Network, Peer, Reply, Request, Route, Sam, Session, SessionHealth, SessionName,
     SessionState, Setting, Source, Status, Tunnel, WireGuardKey, WriteCounts,
 };
-use i2plan_ipc::api::tund::{Drops, HostUse, InterfaceFault, Overlap};
+use i2plan_ipc::api::tund::{Drops, Handshakes, HostUse, InterfaceFault, Overlap};
 use i2plan_ipc::frame::{HEADER_LEN, Header, encode_body};
 use i2plan_ipc::hello::{HelloReply, Landlock, PROTOCOL};
 use i2plan_ipc::secret::SecretText;
@@ -82,6 +82,7 @@ impl Service for FakeMeshd {
                     ..peer("below")
                 },
             ]),
+            Request::Ping { .. } => Reply::Pinged { milliseconds: 41 },
             Request::Keys => Reply::Keys(Box::new(keys(self.network.is_some()))),
             Request::CreateInvite { expires_in, max_uses, addresses, .. } => Reply::Invite(Invite {
                 invite: SecretText::new(SECRET.to_owned()),
@@ -118,6 +119,7 @@ impl Service for FakeMeshd {
             Request::Counters => Reply::Counters(Box::new(Counters {
                 started_at: 1_800_000_000,
                 messages: MessageCounts { sent: 7, ..MessageCounts::default() },
+                handshakes: Handshakes::default(),
                 state_writes: WriteCounts::default(),
                 events: Vec::new(),
             })),

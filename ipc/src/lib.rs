@@ -22,6 +22,7 @@ pub mod error;
 pub mod escape;
 pub mod frame;
 pub mod hello;
+pub mod histogram;
 pub mod log_limit;
 pub mod member;
 pub mod names;

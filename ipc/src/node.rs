@@ -66,8 +66,9 @@ use crate::api::Call;
 use crate::api::meshd::{
     AddBan, Answered, Ban, CheckNetwork, ConfigChange, Counters, CreateInvite, Cursor, Enact, Event, Events,
     GetConfig, GetCounters, GetKeys, GetStatus, Grant, GrantAddresses, Invite, IssuedInvite, Join, Keys,
-    ListBans, ListInvites, ListPeers, ListRoutes, MAX_EVENT_WAIT, MeshdApi, Network, Peer, PollEvents,
-    Reload, RemoveBan, RevokeInvite, RotateKey, Route, SetConfig, Setting, Status, Traffic, WireGuardKey,
+    ListBans, ListInvites, ListPeers, ListRoutes, MAX_EVENT_WAIT, MeshdApi, Network, Peer, PingMember,
+    PollEvents, Reload, RemoveBan, RevokeInvite, RotateKey, Route, SetConfig, Setting, Status, Traffic,
+    WireGuardKey,
 };
 use crate::api::order::{Executed, Order};
 use crate::client::{Client, ClientError, Endpoint};
@@ -119,6 +120,8 @@ calls! {
     keys() -> Keys = GetKeys;
     /// What was counted since `meshd` started.
     counters() -> Counters = GetCounters;
+    /// Asks a member for an answer over I2P; returns how many milliseconds that took.
+    ping(node_id: String) -> u64 = PingMember { node_id };
     /// The routing table.
     routes() -> Vec<Route> = ListRoutes;
     /// Makes an invite that is good for `expires_in` and `max_uses` uses, none for any number, and delegates `addresses`

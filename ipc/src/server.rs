@@ -68,6 +68,11 @@ pub trait Service: Send + Sync + 'static {
         self.call(role, request, fds)
     }
 
+    /// A client is let in on the connection with this number. Its process id is the kernel's word.
+    fn on_opened(&self, connection: u64, client: &Hello, pid: Option<u32>) {
+        let _ = (connection, client, pid);
+    }
+
     /// The connection with this number has ended.
     fn on_closed(&self, connection: u64) {
         let _ = connection;
@@ -165,6 +170,7 @@ async fn converse<S: Service>(
     if stop {
         return Ok(());
     }
+    service.on_opened(connection, &hello, peer.pid.and_then(|pid| u32::try_from(pid).ok()));
     loop {
         let (Request { id, body }, fds) = match socket.recv(S::Api::MAX_REQUEST).await {
             Ok(request) => request,

@@ -161,6 +161,7 @@ fn requests_to_meshd() {
         ),
         (meshd::Request::Leave, r"\xa5Leave"),
         (meshd::Request::Counters, r"\xa8Counters"),
+        (meshd::Request::Ping { node_id: "n".to_owned() }, r"\x81\xa4Ping\x81\xa7node_id\xa1n"),
         (meshd::Request::Enact(Box::new(Executed::Recovered(3))), r"\x81\xa5Enact\x81\xa9Recovered\x03"),
         (
             meshd::Request::Join { invite: SecretText::new("code".to_owned()) },
@@ -192,6 +193,7 @@ fn replies_of_meshd() {
         ),
         (meshd::Reply::Revoked(vec!["n".to_owned()]), r"\x81\xa7Revoked\x91\xa1n"),
         (meshd::Reply::Left("w".to_owned()), r"\x81\xa4Left\xa1w"),
+        (meshd::Reply::Pinged { milliseconds: 3 }, r"\x81\xa6Pinged\x81\xacmilliseconds\x03"),
         (meshd::Reply::KeysRecovered { delegations: 3 }, r"\x81\xadKeysRecovered\x81\xabdelegations\x03"),
         (
             meshd::Reply::Events(Box::new(events)),

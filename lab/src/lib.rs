@@ -7,6 +7,7 @@
 //! * [`build`], [`node`]: the daemons, built and run.
 //! * [`population`]: a network of many for one node.
 //! * [`probe`]: what runs inside a node's namespace to measure it.
+//! * [`browser`]: a web browser that sees nothing but the pages of nodes.
 //! * [`traffic`]: what nodes send each other over their tunnels; [`wireguard_go`]: another WireGuard over I2P.
 //! * [`intruder`]: somebody in a daemon's place, who tries its sandbox.
 //! * [`machines`]: a network on which a person runs nodes by hand.
@@ -29,6 +30,7 @@ pub mod attack;
 pub mod bench;
 pub mod bench_ctl;
 pub mod bench_path;
+pub mod browser;
 pub mod build;
 pub mod demo;
 pub mod i2p;

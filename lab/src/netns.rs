@@ -64,14 +64,7 @@ impl Network {
     /// If the kernel refuses.
     pub async fn add_node(&self, name: &str, number: u8) -> Result<Ipv4Addr, Failure> {
         let address = Ipv4Addr::from_bits(FIRST.to_bits() + 256 + 1 + u32::from(number));
-        let target = path(name);
-        File::create(&target)?;
-        in_new_thread(move || {
-            unshare(CloneFlags::CLONE_NEWNET)?;
-            // The mount keeps the namespace alive when this thread has gone.
-            mount(Some("/proc/thread-self/ns/net"), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
-            Ok(())
-        })?;
+        create(name)?;
         let handle = connect()?;
         let near = format!("link-{name}");
         handle.link().add(LinkVeth::new(&near, UPLINK).build()).execute().await?;
@@ -90,7 +83,6 @@ impl Network {
             enter(&name)?;
             block_on(async {
                 let handle = connect()?;
-                set_up(&handle, "lo").await?;
                 let uplink = set_up(&handle, UPLINK).await?;
                 handle.address().add(uplink, IpAddr::V4(address), PREFIX).execute().await?;
                 Ok(())
@@ -98,6 +90,20 @@ impl Network {
         })?;
         Ok(address)
     }
+}
+
+/// Makes a namespace with this name, in which there is nothing but loopback.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn create(name: &str) -> Result<(), Failure> {
+    let target = path(name);
+    File::create(&target)?;
+    apart(move || {
+        // The mount keeps the namespace alive when this thread has gone.
+        mount(Some("/proc/thread-self/ns/net"), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        Ok(())
+    })
 }
 
 /// Cuts a node's link to the bridge, or has it carry packets again.

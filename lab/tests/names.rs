@@ -134,6 +134,15 @@ fn members_have_names_on_their_hosts_and_on_no_others() {
         }
         let hosts = getent(one, server, name.trim_end_matches('.')).await?;
         assert!(hosts.contains(&joined.ipv6.to_string()) && hosts.contains("n2."), "{hosts:?}");
+        // The node knows it by its connection, the kernel says which process it is, and that is confined.
+        let versions = one.ctl(&["version", "--all"], "").await?.stdout;
+        assert!(
+            versions.lines().any(|line| line.starts_with("named ") && line.contains("commit")),
+            "{versions}"
+        );
+        let report: Value = serde_json::from_str(&one.ctl(&["--json", "doctor"], "").await?.stdout).unwrap();
+        assert_eq!(report["walls"]["named"]["uid"], one.names_uid, "{report}");
+
         let listed = one.ctl_json::<Value>(&["names"], "").await?.unwrap();
         assert_eq!(listed["names"][1]["label"], "n2", "{listed}");
 

@@ -58,6 +58,11 @@ impl Finding {
     }
 }
 
+/// What is to be fixed comes first, and all else in the order in which it was looked for.
+pub fn sort(findings: &mut [Finding]) {
+    findings.sort_by_key(|finding| finding.level != Level::Problem);
+}
+
 /// Findings as lines, each with what to do about it below.
 #[must_use]
 pub fn render(findings: &[Finding], look: &Look) -> String {

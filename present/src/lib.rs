@@ -3,6 +3,7 @@
 //! Nothing here asks a node, prints, or draws.
 
 pub mod ban;
+pub mod doctor;
 pub mod event;
 pub mod finding;
 pub mod invite;

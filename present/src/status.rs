@@ -57,7 +57,7 @@ pub fn of_the_daemons(status: &Status, own: &Version) -> Vec<Warning> {
         if let Some(theirs) = theirs.filter(|theirs| !theirs.is_of_the_build(own)) {
             found.push(Warning {
                 message: format!(
-                    "{} runs {} (commit {}), and this i2planctl is {} (commit {})",
+                    "{} runs {} (commit {}), and this program is {} (commit {})",
                     daemon.name, theirs.version, theirs.commit, own.version, own.commit
                 ),
                 hint:

@@ -30,6 +30,7 @@ fn named(request: &mut Request) -> Option<&mut String> {
         Request::AddBan { node_id, .. }
         | Request::RemoveBan { node_id }
         | Request::Grant { node_id, .. }
+        | Request::Ping { node_id }
         | Request::Revoke { node_id } => Some(node_id),
         _ => None,
     }

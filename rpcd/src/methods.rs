@@ -9,7 +9,7 @@ use i2plan_ipc::api::Call;
 use i2plan_ipc::api::meshd::{
     AddBan, Ban, ConfigChange, CreateInvite, DEFAULT_EXPIRY, Events, GetConfig, GetKeys, GetStatus, Grant,
     GrantAddresses, Invite, IssuedInvite, Join, Keys, Leave, ListBans, ListInvites, ListPeers, ListRoutes,
-    MeshdApi, Network, Peer, PollEvents, RecoverKeys, Reload, RemoveBan, Reply, Request, Revoke,
+    MeshdApi, Network, Peer, PingMember, PollEvents, RecoverKeys, Reload, RemoveBan, Reply, Request, Revoke,
     RevokeInvite, RotateKey, Route, SetConfig, Setting, Status, WireGuardKey, max_uses,
 };
 use i2plan_ipc::client::ClientError;
@@ -197,6 +197,9 @@ methods! {
     /// Leaves the network.
     /// It is an order, which rpc.orders must allow.
     "network.leave" (_params: Nothing) -> Left = Leave, left => Left { left: left.done()? };
+    /// Asks a member for an answer over I2P. The tunnel to it has no part in that: ping its address for that.
+    "peers.ping" (params: Member) -> Pinged =
+        PingMember { node_id: params.node_id }, milliseconds => Pinged { milliseconds };
     /// The public half of the node's keys, and whether they are sealed.
     "key.status" (_params: Nothing) -> Keys = GetKeys, keys => keys;
     /// Completes keyd's memory of what this node has delegated, which was lost, from what other members know.
@@ -255,6 +258,8 @@ results! {
     Revoked { revoked: Vec<String> }
     /// The network's id.
     Left { left: String }
+    /// How long a member's answer took.
+    Pinged { milliseconds: u64 }
     /// The new key.
     Rotated { wireguard: WireGuardKey }
     /// How many delegations keyd remembers.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use boringtun::x25519::StaticSecret;
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::tund::{Drops, PeerStats, StaticPeerReport};
+use i2plan_ipc::api::tund::{Drops, Handshakes, PeerStats, StaticPeerReport};
 use i2plan_ipc::daemon::panics::{Panicked, Throttle, contain};
 use i2plan_ipc::secret::SecretKey;
 use i2plan_proto::identity::NodeId;
@@ -88,6 +88,8 @@ pub struct Counted {
     pub peers: Vec<PeerStats>,
     /// What belongs to none.
     pub drops: Drops,
+    /// The handshakes with all peers.
+    pub handshakes: Handshakes,
     /// What was found of the session's socket, if the session was given up for that.
     pub diverted: Option<String>,
 }
@@ -422,6 +424,7 @@ impl DataPath {
                 session: self.session.as_ref().map(|attached| attached.session.id.as_str().to_owned()),
                 peers: self.tunnel.peer_stats(Instant::now()),
                 drops: self.tunnel.drops(),
+                handshakes: self.tunnel.handshakes(),
                 diverted: self.diverted.clone(),
             })),
         }

@@ -949,7 +949,8 @@ impl Tund {
             let Running { configured, mtu, .. } = running;
             (configured.interface.clone(), *mtu, configured.public_key)
         });
-        let Counted { session, heard, unanswered, peers, drops, diverted } = counted.unwrap_or_default();
+        let Counted { session, heard, unanswered, peers, drops, handshakes, diverted } =
+            counted.unwrap_or_default();
         let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let (heard, unanswered) = (heard.map(millis), unanswered.map(millis));
         let Seen { overlaps, without_ipv6, faults, .. } = self.seen.lock().await.clone();
@@ -966,6 +967,7 @@ impl Tund {
             unanswered,
             peers,
             drops,
+            handshakes,
             overlaps,
             without_ipv6,
             faults,

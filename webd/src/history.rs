@@ -5,28 +5,30 @@ use std::collections::{HashMap, VecDeque};
 use i2plan_ipc::api::meshd::{Event, Traffic};
 
 /// Events that are kept.
-pub const MAX_EVENTS: usize = 200;
+pub const MAX_EVENTS: usize = 500;
 
-/// Rates that are kept.
-pub const MAX_RATES: usize = 120;
+/// Samples that are kept: half an hour of them.
+pub const MAX_SAMPLES: usize = 360;
 
-/// The traffic between two reports, bytes per second.
+/// What was measured between two reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rate {
-    /// Received.
+pub struct Sample {
+    /// Bytes received in a second.
     pub received: u64,
-    /// Sent.
+    /// Bytes sent in a second.
     pub sent: u64,
+    /// Milliseconds of a round trip, the median of the members; none if none was measured.
+    pub rtt: Option<u64>,
 }
 
 /// Bytes received and sent, by node id.
 type Totals = HashMap<String, (u64, u64)>;
 
-/// The last events and rates.
+/// The last events and samples.
 #[derive(Debug, Default)]
 pub struct History {
     events: VecDeque<Event>,
-    rates: VecDeque<Rate>,
+    samples: VecDeque<Sample>,
     /// The last report: when it was made, and the totals in it.
     last: Option<(u64, Totals)>,
 }
@@ -55,10 +57,12 @@ impl History {
             }
             // Another run of meshd has another clock.
             if let (Some(received), Some(sent)) = (per_second(received, elapsed), per_second(sent, elapsed)) {
-                if self.rates.len() >= MAX_RATES {
-                    self.rates.pop_front();
+                if self.samples.len() >= MAX_SAMPLES {
+                    self.samples.pop_front();
                 }
-                self.rates.push_back(Rate { received, sent });
+                let mut rtts: Vec<_> = traffic.peers.iter().filter_map(|peer| peer.rtt).collect();
+                rtts.sort_unstable();
+                self.samples.push_back(Sample { received, sent, rtt: rtts.get(rtts.len() / 2).copied() });
             }
         }
         self.last = Some((traffic.at, totals));
@@ -69,9 +73,9 @@ impl History {
         self.events.iter().rev()
     }
 
-    /// The rates, the oldest first.
-    pub fn rates(&self) -> impl Iterator<Item = Rate> + '_ {
-        self.rates.iter().copied()
+    /// The last samples, so many at most, the oldest first.
+    pub fn samples(&self, most: usize) -> impl Iterator<Item = Sample> + '_ {
+        self.samples.iter().skip(self.samples.len().saturating_sub(most)).copied()
     }
 }
 
@@ -91,7 +95,7 @@ mod tests {
             tx_bytes: *tx_bytes,
             rx_bytes: *rx_bytes,
             last_handshake: None,
-            rtt: None,
+            rtt: Some(7),
         });
         Traffic { at, peers: peers.collect() }
     }
@@ -105,8 +109,10 @@ mod tests {
         history.note(&traffic(4000, &[("a", 50, 0)]));
         // So has meshd.
         history.note(&traffic(500, &[("a", 60, 0)]));
-        let rates: Vec<_> = history.rates().collect();
-        assert_eq!(rates, [Rate { received: 1500, sent: 2000 }, Rate { received: 50, sent: 0 }]);
+        let samples: Vec<_> = history.samples(MAX_SAMPLES).collect();
+        let sample = |received, sent, rtt| Sample { received, sent, rtt };
+        assert_eq!(samples, [sample(1500, 2000, Some(7)), sample(50, 0, Some(7))]);
+        assert_eq!(history.samples(1).collect::<Vec<_>>(), [sample(50, 0, Some(7))]);
     }
 
     #[test]
@@ -116,7 +122,7 @@ mod tests {
             history.push(Event { number, at: 0, kind: EventKind::KeyRotated { epoch: 1 } });
             history.note(&traffic(number * 1000, &[("a", number, number)]));
         }
-        assert_eq!((history.events().count(), history.rates().count()), (MAX_EVENTS, MAX_RATES));
+        assert_eq!((history.events().count(), history.samples(1000).count()), (MAX_EVENTS, MAX_SAMPLES));
         assert_eq!(history.events().next().map(|event| event.number), Some(999));
     }
 }

@@ -17,15 +17,16 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use i2plan_config::parse_duration;
 use i2plan_http::{Service, Unauthenticated, read};
-use i2plan_ipc::api::meshd::{Session, SessionState, max_uses};
+use i2plan_ipc::api::meshd::{Ban, Session, SessionState, max_uses};
 use i2plan_ipc::client::{ClientError, Endpoint};
+use i2plan_ipc::member::LookupError;
 use i2plan_ipc::rate::{Bucket, Quota};
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::{ApiError, ErrorKind, Node, Role};
 use i2plan_present::peer::DataPath;
 use i2plan_present::remedy::sentence;
 use i2plan_proto::invite::Invite;
-use maud::Markup;
+use maud::{Markup, html as markup};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
@@ -37,6 +38,7 @@ use super::form::{Form, MAX_FORM};
 use super::live::{Live, tell};
 use super::pages::invites::Joining;
 use super::pages::members::Selection;
+use super::pages::node::EventFilter;
 use super::pages::{self, Viewer, invites, members, node, page, refusal};
 use super::sessions::{Entered, Refused, Sessions};
 
@@ -59,8 +61,18 @@ const WARNINGS: Quota = Quota::every(Duration::from_secs(60), 3);
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-const HEADERS: [(HeaderName, &str); 6] = [
-    (CONTENT_SECURITY_POLICY, POLICY),
+/// What the worker may load in which a QR code is decoded: the decoder.
+const WORKER_POLICY: &str = "default-src 'none'; script-src 'self'";
+
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+
+const PERMISSIONS: HeaderName = HeaderName::from_static("permissions-policy");
+
+/// What of the host's devices pages may ask for, and what the one may that reads invites.
+const NO_DEVICES: &str = "camera=(), microphone=(), geolocation=(), display-capture=()";
+const CAMERA: &str = "camera=(self), microphone=(), geolocation=(), display-capture=()";
+
+const HEADERS: [(HeaderName, &str); 5] = [
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (X_FRAME_OPTIONS, "DENY"),
     // Without any, a browser would say no origin with a form.
@@ -252,7 +264,12 @@ impl Service for Connection {
         for (name, value) in HEADERS {
             answer.headers_mut().insert(name, HeaderValue::from_static(value));
         }
-        answer.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        let devices = if head.uri.path() == "/join" { CAMERA } else { NO_DEVICES };
+        for (name, value) in
+            [(CACHE_CONTROL, "no-store"), (CONTENT_SECURITY_POLICY, POLICY), (PERMISSIONS, devices)]
+        {
+            answer.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+        }
         answer
     }
 }
@@ -270,12 +287,16 @@ impl Connection {
         }
         let open = match head.uri.path() {
             "/style.css" => Some(asset("text/css; charset=utf-8", pages::STYLE)),
-            "/app.js" => Some(asset("text/javascript; charset=utf-8", pages::SCRIPT)),
+            "/app.js" => Some(asset(JAVASCRIPT, pages::SCRIPT)),
+            "/scan.js" => Some(asset(JAVASCRIPT, pages::SCAN)),
             "/icon.svg" => Some(asset("image/svg+xml", pages::ICON)),
             "/healthz" => Some(plain(StatusCode::OK, "ok\n")),
             "/readyz" => return Ok(None),
             "/login" if head.method == Method::GET => Some(self.login(head)),
-            _ => None,
+            path => pages::QR.iter().find(|(name, _)| *name == path).map(|(_, text)| {
+                let policy = HeaderValue::from_static(WORKER_POLICY);
+                with(asset(JAVASCRIPT, text), CONTENT_SECURITY_POLICY, policy)
+            }),
         };
         if let Some(answer) = open {
             return Err(Box::new(answer));
@@ -414,17 +435,21 @@ impl Connection {
         let show = |title: &str, live: bool, content: Markup| {
             Ok(html(StatusCode::OK, &page(viewer, path, title, live, &content)))
         };
+        let query = Form::read(query.as_bytes());
+        let text = |name: &str| query.get(name).unwrap_or_default().to_owned();
+        let own = status.node_id.as_deref();
         match segments {
             [""] => {
                 let peers = node.peers().await?;
-                let content = node::dashboard(&status, &peers, &self.web.live.history());
+                let minutes = query.get("minutes").and_then(|minutes| minutes.parse().ok()).unwrap_or(5);
+                let content = node::dashboard(&status, &peers, &self.web.live.history(), minutes);
                 show("Dashboard", true, content)
             }
             ["peers"] => {
-                let query = Form::read(query.as_bytes());
                 let selection = Selection {
-                    search: query.get("q").unwrap_or_default().to_owned(),
-                    sort: query.get("sort").unwrap_or("name").to_owned(),
+                    search: text("q"),
+                    sort: text("sort"),
+                    reversed: query.get("reversed").is_some(),
                     page: query.get("page").and_then(|page| page.parse().ok()).unwrap_or(0),
                 };
                 show("Peers", true, members::peers(node.peers().await?, DataPath::of(&status), &selection))
@@ -432,7 +457,7 @@ impl Connection {
             ["peers", id] => {
                 let peers = node.peers().await?;
                 match peers.iter().find(|peer| peer.node_id == *id) {
-                    Some(peer) => show(&peer.name, true, members::details(viewer, peer, &peers)),
+                    Some(peer) => show(&peer.name, true, members::details(viewer, peer, &peers, own)),
                     None => Err(Failure::not_found("No member has this node id.")),
                 }
             }
@@ -440,14 +465,18 @@ impl Connection {
             ["routes"] => show("Routes", true, members::routes(node.routes().await?)),
             ["bans"] => show("Bans", true, members::bans(viewer, &node.bans().await?)),
             ["invites"] => {
-                let has_network = status.network.is_some();
-                show("Invites", true, invites::list(viewer, &node.invites().await?, has_network))
+                let (issued, peers) = (node.invites().await?, node.peers().await?);
+                show("Invites", true, invites::list(viewer, &issued, &peers, status.network.is_some()))
             }
             ["join"] => {
                 let joining = lock(&self.web.joining).clone();
                 show("Join", true, invites::joining(viewer, status.network.as_ref(), &joining))
             }
-            ["events"] => show("Events", true, node::events(&self.web.live.history())),
+            ["events"] => {
+                let filter = EventFilter { show: text("show"), level: text("level"), search: text("q") };
+                show("Events", true, node::events(&self.web.live.history(), &filter))
+            }
+            ["doctor"] => show("Doctor", true, node::examination(&status, &node.peers().await?)),
             ["settings"] => show("Settings", true, node::settings(viewer, &node.config().await?)),
             ["sessions"] => {
                 let sessions = self.web.sessions().list(self.web.now());
@@ -486,15 +515,30 @@ impl Connection {
                 node.revoke_invite((*id).to_owned()).await?;
                 Ok(go("/invites"))
             }
-            ["peers", id, "ban"] => {
-                let duration = match form.get("duration") {
-                    None => None,
-                    Some(text) => Some(parse_duration(text).ok_or_else(|| {
-                        invalid("a duration is expected for the ban, such as 1h or 7d, or nothing")
-                    })?),
+            ["peers", id, "ping"] => {
+                let answer = match node.ping((*id).to_owned()).await {
+                    Ok(milliseconds) => Ok(milliseconds),
+                    Err(ClientError::Api(error)) => Err(Failure::from(error)),
+                    Err(error) => return Err(error.into()),
                 };
-                let description = form.get("description").unwrap_or_default().to_owned();
-                let ban = node.add_ban((*id).to_owned(), description, duration).await?;
+                let (status, peers) = (node.status().await?, node.peers().await?);
+                let peer = peers.iter().find(|peer| peer.node_id == *id);
+                let peer = peer.ok_or_else(|| Failure::not_found("No member has this node id."))?;
+                let viewer = Viewer { session, node: &status.name };
+                let answer = answer.map_err(|failure| (failure.message, failure.hint));
+                let content = markup! {
+                    (members::pinged(&answer))
+                    (members::details(viewer, peer, &peers, status.node_id.as_deref()))
+                };
+                Ok(html(StatusCode::OK, &page(viewer, "/peers", &peer.name, false, &content)))
+            }
+            ["bans"] => {
+                let member = node.find_member(form.get("member").unwrap_or_default()).await?;
+                ban(&mut node, member.node_id, &form).await?;
+                Ok(go("/bans"))
+            }
+            ["peers", id, "ban"] => {
+                let ban = ban(&mut node, (*id).to_owned(), &form).await?;
                 Ok(go(&format!("/peers/{}", ban.node_id)))
             }
             ["bans", id, "remove"] => {
@@ -533,6 +577,19 @@ impl Connection {
     }
 }
 
+/// Bans a member as a form says.
+async fn ban(node: &mut Node, member: String, form: &Form) -> Result<Ban, Failure> {
+    let duration = match form.get("duration") {
+        None => None,
+        Some(text) => Some(
+            parse_duration(text)
+                .ok_or_else(|| invalid("a duration is expected for the ban, such as 1h or 7d, or nothing"))?,
+        ),
+    };
+    let description = form.get("description").unwrap_or_default().to_owned();
+    Ok(node.add_ban(member, description, duration).await?)
+}
+
 /// Why there is no page.
 struct Failure {
     status: StatusCode,
@@ -561,6 +618,18 @@ impl From<ApiError> for Failure {
             _ => StatusCode::BAD_GATEWAY,
         };
         Self { status, message: error.message, hint: error.remedy.as_ref().map(sentence) }
+    }
+}
+
+impl From<LookupError> for Failure {
+    fn from(error: LookupError) -> Self {
+        let status = match error {
+            LookupError::Client(error) => return error.into(),
+            LookupError::Unknown { .. } => StatusCode::NOT_FOUND,
+            LookupError::Ambiguous { .. } | LookupError::ThisNode { .. } => StatusCode::BAD_REQUEST,
+        };
+        let hint = "The list of peers has the members; name one by name, address or node id.".to_owned();
+        Self { status, message: error.to_string(), hint: Some(hint) }
     }
 }
 

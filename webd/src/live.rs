@@ -23,6 +23,9 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 /// How long a page is told things over one connection; browsers open the next by themselves.
 const LIFETIME: Duration = Duration::from_secs(600);
 
+/// What a page is told.
+const CHANGED: &[u8] = b"data: changed\n\n";
+
 /// What pages follow.
 #[derive(Debug)]
 pub struct Live {
@@ -71,7 +74,7 @@ pub fn tell(web: Arc<Web>, session: String) -> mpsc::Receiver<Bytes> {
         let ends = Instant::now() + LIFETIME;
         while Instant::now() < ends && web.sessions().is_open(&session, web.now()) {
             let text: &[u8] = match timeout(KEEPALIVE, version.changed()).await {
-                Ok(Ok(())) => b"data: changed\n\n",
+                Ok(Ok(())) => CHANGED,
                 Ok(Err(_)) => return,
                 Err(_) => b":\n\n",
             };
@@ -80,6 +83,8 @@ pub fn tell(web: Arc<Web>, session: String) -> mpsc::Receiver<Bytes> {
             }
             sleep(PAUSE).await;
         }
+        // It asks, and is told that its session has ended. That may have happened in the pause.
+        let _ = sender.send(Bytes::from_static(CHANGED)).await;
     });
     receiver
 }

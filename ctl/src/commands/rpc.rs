@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use i2plan_ipc::api::meshd::Daemon;
-use i2plan_ipc::client::Endpoint;
+use i2plan_ipc::api::webd::WebdApi;
+use i2plan_ipc::client::{Client, Endpoint};
+use i2plan_ipc::hello::HelloReply;
 use i2plan_ipc::paths;
-use i2plan_ipc::{ErrorKind, Node};
+use i2plan_ipc::{ErrorKind, Node, Role};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -68,21 +70,62 @@ pub async fn run(socket: Option<&Path>, args: &Rpc) -> Result<(), Failure> {
     output::json::print(&result)
 }
 
-/// The node's daemons, and `rpcd` if it shall run.
-pub(super) async fn with_gateway(node: &mut Node, socket: &Path, mut daemons: Vec<Daemon>) -> Vec<Daemon> {
-    if let Some(path) = gateway_socket(node, socket).await {
-        daemons.push(gateway(&path).await);
+/// The node's daemons with those that need not run, as far as they shall.
+pub(super) async fn with_optional(optional: &Optional, mut daemons: Vec<Daemon>) -> Vec<Daemon> {
+    if let Some(path) = &optional.rpcd {
+        daemons.push(gateway(path).await);
+    }
+    if let Some(path) = &optional.webd {
+        daemons.push(web(path).await);
+    }
+    let named = Role::Named.to_string();
+    if optional.named && daemons.iter().all(|daemon| daemon.name != named) {
+        daemons.push(Daemon { error: Some("it is not connected to meshd".to_owned()), ..unknown(&named) });
     }
     daemons
 }
 
-/// Where `rpcd` listens, if it shall run.
-pub(super) async fn gateway_socket(node: &mut Node, socket: &Path) -> Option<PathBuf> {
-    let settings = node.config().await.unwrap_or_default();
-    let setting = |key| settings.iter().find(|setting| setting.key == key)?.value.as_deref();
-    // One that is named by its absolute path is there, whatever is before it.
-    (setting("rpc.enabled") == Some("true"))
-        .then(|| socket.with_file_name(setting("rpc.socket").unwrap_or(paths::RPC_SOCKET)))
+/// The daemons that run only where the configuration says so.
+pub(super) struct Optional {
+    /// Where `rpcd` listens, if it shall run.
+    pub(super) rpcd: Option<PathBuf>,
+    /// Where `webd` does, likewise.
+    pub(super) webd: Option<PathBuf>,
+    /// Whether `named` shall run. It has no socket, and is a client of `meshd`.
+    named: bool,
+}
+
+impl Optional {
+    /// Those of a node.
+    pub(super) async fn of(node: &mut Node, socket: &Path) -> Self {
+        let settings = node.config().await.unwrap_or_default();
+        let setting = |key| settings.iter().find(|setting| setting.key == key)?.value.as_deref();
+        let runs = |key| setting(key) == Some("true");
+        // One that is named by its absolute path is there, whatever is before it.
+        let rpcd = socket.with_file_name(setting("rpc.socket").unwrap_or(paths::RPC_SOCKET));
+        Self {
+            rpcd: runs("rpc.enabled").then_some(rpcd),
+            webd: runs("web.enabled").then(|| socket.with_file_name(paths::WEB_SOCKET)),
+            named: runs("names.enabled"),
+        }
+    }
+}
+
+/// A daemon of which nothing is known.
+fn unknown(name: &str) -> Daemon {
+    Daemon { name: name.to_owned(), pid: None, version: None, landlock: None, error: None, hint: None }
+}
+
+/// What `webd` says of itself.
+async fn web(path: &Path) -> Daemon {
+    let daemon = unknown(&Role::Webd.to_string());
+    match Client::<WebdApi>::connect(Endpoint::resolved(path, Role::Webd), Role::Client).await {
+        Ok(webd) => {
+            let HelloReply { pid, version, landlock, .. } = webd.daemon().clone();
+            Daemon { pid: Some(pid), version: Some(version), landlock: Some(landlock), ..daemon }
+        }
+        Err(error) => Daemon { error: Some(error.to_string()), ..daemon },
+    }
 }
 
 /// What asks `rpcd` what it is.
@@ -107,8 +150,7 @@ async fn gateway(path: &Path) -> Daemon {
         let answer = read(&text)?;
         serde_json::from_value::<Versions>(answer).map_err(|_| Failure::internal("it is of another version"))
     };
-    let daemon =
-        Daemon { name: NAME.to_owned(), pid: None, version: None, landlock: None, error: None, hint: None };
+    let daemon = unknown(NAME);
     match ask.await {
         Ok(Versions { rpcd: Gateway { version, pid, landlock } }) => {
             Daemon { pid: Some(pid), version: Some(version), landlock: Some(landlock), ..daemon }

@@ -28,7 +28,8 @@ pub async fn all(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
     let socket = daemon::socket_path(socket);
     let mut node = daemon::connect(Some(&socket)).await?;
     let daemons = node.status().await?.daemons;
-    let daemons = rpc::with_gateway(&mut node, &socket, daemons).await;
+    let optional = rpc::Optional::of(&mut node, &socket).await;
+    let daemons = rpc::with_optional(&optional, daemons).await;
     let own = Version::current();
     if json {
         let daemons: Vec<_> = daemons

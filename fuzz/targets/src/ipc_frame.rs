@@ -314,6 +314,7 @@ fn meshd_requests() -> Vec<(&'static str, meshd::Request)> {
         ("config", meshd::Request::Config),
         ("set-config", meshd::Request::SetConfig { key: "mesh.max_peers".to_owned(), value: "7".to_owned() }),
         ("reload", meshd::Request::Reload),
+        ("ping", meshd::Request::Ping { node_id: testing::node(2).to_string() }),
         ("counters", meshd::Request::Counters),
     ]
 }
@@ -383,7 +384,16 @@ fn meshd_replies() -> Vec<(&'static str, meshd::Reply)> {
 fn counters() -> meshd::Counters {
     meshd::Counters {
         started_at: 1_800_000_000,
-        messages: meshd::MessageCounts { sent: 1, received: 2, limited: 3, pings: 4, comparisons: 5 },
+        messages: meshd::MessageCounts {
+            sent: 1,
+            received: 2,
+            limited: 3,
+            pings: 4,
+            comparisons: 5,
+            news: 6,
+            announcements: 7,
+        },
+        handshakes: tund::Handshakes { initiated: 8, received: 9, ..tund::Handshakes::default() },
         state_writes: meshd::WriteCounts { count: 6, failed: 7, micros: 8 },
         events: vec![("member_added".to_owned(), u64::MAX)],
     }

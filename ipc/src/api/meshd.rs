@@ -10,7 +10,7 @@ use i2plan_proto::record::Record;
 use serde::{Deserialize, Serialize};
 
 use super::order::{Executed, Order};
-use super::tund::{Drops, InterfaceFault, Overlap};
+use super::tund::{Drops, Handshakes, InterfaceFault, Overlap};
 use super::{Api, DEADLINE, Terms};
 use crate::hello::{Landlock, Role};
 use crate::secret::SecretText;
@@ -49,6 +49,13 @@ requests! {
         ListBans -> Vec<Ban> { Reply::Bans(bans) => bans };
         /// The configuration in force.
         Config as GetConfig -> Vec<Setting> { Reply::Config(settings) => settings };
+        /// Ask a member for an answer over I2P, as the node does itself to see whether it is there. Answered with how many
+        /// milliseconds its answer took.
+        // It waits for a first lookup, too.
+        Ping as PingMember {
+            /// The member's node id.
+            node_id: String,
+        } -> u64 { Reply::Pinged { milliseconds } => milliseconds } within 30;
         /// What was counted since `meshd` started.
         Counters as GetCounters -> Counters { Reply::Counters(counters) => *counters };
     }
@@ -232,6 +239,11 @@ pub enum Reply {
     Granted(Grant),
     /// The routing table.
     Routes(Vec<Route>),
+    /// A member has answered.
+    Pinged {
+        /// How long that took.
+        milliseconds: u64,
+    },
     /// The bans in force.
     Bans(Vec<Ban>),
     /// A member is banned.
@@ -590,6 +602,8 @@ pub struct Counters {
     pub started_at: u64,
     /// Control messages.
     pub messages: MessageCounts,
+    /// WireGuard handshakes, since `tund` started.
+    pub handshakes: Handshakes,
     /// Writes of the state to the disk.
     pub state_writes: WriteCounts,
     /// How often each kind of event happened, by its name.
@@ -609,6 +623,10 @@ pub struct MessageCounts {
     pub pings: u64,
     /// Comparisons of all that is known, begun with a member.
     pub comparisons: u64,
+    /// News received from members and taken in.
+    pub news: u64,
+    /// Rounds in which this node has said of itself that it is there.
+    pub announcements: u64,
 }
 
 /// Writes of the state, counted.

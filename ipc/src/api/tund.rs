@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{Api, Terms, take};
 use crate::error::ApiError;
 use crate::hello::Role;
+use crate::histogram::Histogram;
 use crate::secret::SecretKey;
 use crate::version::Version;
 
@@ -355,6 +356,8 @@ pub struct Stats {
     pub peers: Vec<PeerStats>,
     /// What was dropped that belongs to no peer.
     pub drops: Drops,
+    /// The handshakes with all peers.
+    pub handshakes: Handshakes,
     /// What of the host overlaps the interface's prefixes; at most eight.
     pub overlaps: Vec<Overlap>,
     /// The interface has no IPv6 address, because IPv6 is switched off on the host.
@@ -465,6 +468,21 @@ pub struct PeerStats {
     pub rx_drops: u64,
     /// Handshakes that were begun and not answered since its last sign of life.
     pub unanswered: u32,
+}
+
+/// WireGuard handshakes, counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handshakes {
+    /// Begun by this node.
+    pub initiated: u64,
+    /// Begun by peers, and answered.
+    pub received: u64,
+    /// Completed, whoever has begun them.
+    pub succeeded: u64,
+    /// Not completed before this node began another with the peer.
+    pub failed: u64,
+    /// From a message of this node to the answer: the response, or the packet that confirms that.
+    pub durations: Histogram,
 }
 
 /// Packets dropped that belong to no peer.

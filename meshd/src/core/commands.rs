@@ -91,6 +91,14 @@ impl Mesh {
         }
     }
 
+    /// A user wants to know whether a member answers.
+    pub fn ping(&mut self, command: CommandId, node: &str, now: Now) {
+        match &mut self.situation {
+            Situation::Member(member) => member.ping_for_user(&mut self.cx, command, node, now),
+            _ => self.answer_unknown(command, node),
+        }
+    }
+
     /// A user bans a member, for a number of seconds or without end.
     pub fn add_ban(
         &mut self,

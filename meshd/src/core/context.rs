@@ -7,6 +7,7 @@ use i2plan_ipc::api::meshd::EventKind;
 use i2plan_ipc::api::{keyd, meshd};
 use i2plan_ipc::log_limit::LogLimit;
 use i2plan_proto::destination::{Destination, DestinationHash};
+use i2plan_proto::identity::NodeId;
 use i2plan_proto::membership::NetworkName;
 use i2plan_proto::message::{Addressee, Message};
 use rand::SeedableRng as _;
@@ -46,6 +47,18 @@ pub(super) struct Outage {
     pub(super) reason: Option<String>,
 }
 
+/// A user waits for a member's answer.
+#[derive(Debug)]
+pub(super) struct PingForUser {
+    pub(super) command: CommandId,
+    pub(super) node: NodeId,
+    /// On the monotonic clock.
+    pub(super) sent: Duration,
+}
+
+/// How long an answer to a user's ping is waited for.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What outlives a membership. Every situation is handed it with each event.
 pub(super) struct Context {
     pub(super) me: keyd::Identity,
@@ -75,6 +88,8 @@ pub(super) struct Context {
     pub(super) first_contacts: FirstContacts,
     /// Requests to `keyd` that are not answered yet.
     pub(super) pending: HashMap<Ticket, Pending>,
+    /// Pings for users that are not answered yet, by their numbers.
+    pub(super) pings: HashMap<u64, PingForUser>,
     next_ticket: Ticket,
     pub(super) rng: StdRng,
     /// What is to be done next.
@@ -120,6 +135,7 @@ impl Context {
             ingress: IngressLimits::new(),
             failures: LogLimit::default(),
             pending: HashMap::new(),
+            pings: HashMap::new(),
             next_ticket: 0,
             rng: StdRng::from_seed(seed),
             actions: VecDeque::new(),
@@ -147,6 +163,19 @@ impl Context {
     /// Whether this node takes what is addressed so.
     pub(super) fn is_here(&self, to: Addressee) -> bool {
         self.inboxes().any(|inbox| Addressee::from(inbox.hash) == to)
+    }
+
+    /// When the next of the users' pings is given up.
+    pub(super) fn poll_timeout(&self) -> Option<Duration> {
+        self.pings.values().map(|ping| ping.sent + PING_TIMEOUT).min()
+    }
+
+    /// Gives up the users' pings that were not answered.
+    pub(super) fn handle_timeout(&mut self, now: Now) {
+        let silent = self.pings.extract_if(|_, ping| now.monotonic >= ping.sent + PING_TIMEOUT);
+        for (_, ping) in silent.collect::<Vec<_>>() {
+            self.answer(ping.command, Err(MeshError::NoAnswer(PING_TIMEOUT.as_secs())));
+        }
     }
 
     /// Asks `keyd`.

@@ -68,6 +68,12 @@ pub enum MeshError {
     /// No member has this node id.
     #[error("no member with the node id {0} is known")]
     UnknownMember(String),
+    /// The member is banned on this node, which sends it nothing.
+    #[error("this node has banned the member")]
+    Banned,
+    /// The member did not answer within this time, in seconds.
+    #[error("the member did not answer within {0} s")]
+    NoAnswer(u64),
     /// The command is for other members only.
     #[error("this is the node itself")]
     ThisNode,
@@ -234,6 +240,7 @@ impl MeshError {
             | Self::IsMember(_)
             | Self::NotPublished
             | Self::HasEnded
+            | Self::Banned
             | Self::TooManyRevocations
             | Self::TooManyBans
             | Self::TooManyInvites
@@ -267,7 +274,8 @@ impl MeshError {
             Self::NoTunnels(_)
             | Self::InviterNotFound(_)
             | Self::InviterLookup(..)
-            | Self::InviterSilent(_) => ErrorKind::Timeout,
+            | Self::InviterSilent(_)
+            | Self::NoAnswer(_) => ErrorKind::Timeout,
             Self::NoKey | Self::NotCompared => ErrorKind::Unavailable,
             Self::Refused(refusal) => match refusal {
                 Refusal::Unknown => ErrorKind::NotFound,
@@ -291,7 +299,7 @@ impl MeshError {
             Self::UnknownMember(_) => return Some(Remedy::ListMembers),
             Self::RevokesItself => return Some(Remedy::Leave),
             Self::MayNotRevoke => return Some(Remedy::AddBan),
-            Self::UnknownBan => return Some(Remedy::ListBans),
+            Self::UnknownBan | Self::Banned => return Some(Remedy::ListBans),
             Self::TooManyBans => return Some(Remedy::RemoveBan),
             Self::UnknownInvite => return Some(Remedy::ListInvites),
             Self::OneAddress(ask) => return ask.clone().map(Remedy::AskInviter),
@@ -319,6 +327,7 @@ impl MeshError {
                  it lasts"
             }
             Self::Founding | Self::Granting => "try again",
+            Self::NoAnswer(_) => "a datagram may have been lost: try again; else it is off, or its router is",
             Self::Entering => "wait for it",
             Self::Joining => "wait until that has succeeded or failed, then try again",
             Self::NotPublished => "join a network, or see that its I2P sessions are up; then try again",

@@ -205,7 +205,10 @@ impl LocalMember {
             Message::JoinRequest(request) => self.handle_join_request(cx, from, &request, now),
             // The way in is behind this node.
             Message::JoinReply(_) => {}
-            Message::News(gossip) => return self.handle_gossip(cx, from, gossip, now),
+            Message::News(gossip) => {
+                cx.counts.news += 1;
+                return self.handle_gossip(cx, from, gossip, now);
+            }
             Message::Ping(number, gossip) => {
                 // It may say that the sender is a member.
                 self.handle_gossip(cx, from, gossip, now)?;

@@ -333,13 +333,14 @@ impl Mesh {
             Situation::Joining(joining) => Some(joining.poll_timeout(&self.cx)),
             Situation::Member(member) => Some(member.poll_timeout()),
         };
-        situation.into_iter().chain(self.cx.first_contacts.poll_timeout()).min()
+        situation.into_iter().chain(self.cx.first_contacts.poll_timeout()).chain(self.cx.poll_timeout()).min()
     }
 
     /// Does what is due by the clock.
     pub fn handle_timeout(&mut self, now: Now) {
         let due = self.cx.first_contacts.poll_due(now.monotonic);
         self.cx.actions.extend(due);
+        self.cx.handle_timeout(now);
         match &mut self.situation {
             Situation::Outside | Situation::Founding(_) => {}
             Situation::Joining(joining) => {

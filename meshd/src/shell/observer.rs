@@ -114,7 +114,7 @@ fn changed(before: &mut Option<bool>, daemon: Role, state: Result<(), &str>) -> 
 
 #[cfg(test)]
 mod tests {
-    use i2plan_ipc::api::tund::{Configured, Drops, HostUse, PeerStats};
+    use i2plan_ipc::api::tund::{Configured, Drops, Handshakes, HostUse, PeerStats};
     use i2plan_ipc::hello::{HelloReply, Landlock, PROTOCOL};
     use i2plan_ipc::version::Version;
     use i2plan_proto::identity::NetworkId;
@@ -172,6 +172,7 @@ mod tests {
                 unanswered: None,
                 peers: handshakes.iter().map(peer).collect(),
                 drops: Drops::default(),
+                handshakes: Handshakes::default(),
                 overlaps: Vec::new(),
                 without_ipv6: false,
                 faults: Vec::new(),

@@ -1,11 +1,12 @@
 //! The control API: hands users' requests to the daemon's loop and their answers back.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use i2plan_ipc::access::{Access, Who};
-use i2plan_ipc::api::meshd::{Command, MeshdApi, Poll, Query, Reply, Request, Sorted, Traffic};
+use i2plan_ipc::api::meshd::{self, Command, MeshdApi, Poll, Query, Reply, Request, Sorted, Traffic};
+use i2plan_ipc::hello::Hello;
 use i2plan_ipc::server::{Answer, Service};
 use i2plan_ipc::{ApiError, Role};
 use tokio::sync::{mpsc, oneshot};
@@ -29,8 +30,10 @@ pub(super) enum LoopRequest {
 /// The listening side of the control API.
 #[derive(Debug)]
 pub(super) struct Control {
-    pub(super) commands: mpsc::Sender<LoopRequest>,
-    pub(super) event_log: Arc<EventLog>,
+    commands: mpsc::Sender<LoopRequest>,
+    event_log: Arc<EventLog>,
+    /// The connections of `named`, and what it is: only who calls it would know otherwise.
+    named: Mutex<Vec<(u64, meshd::Daemon)>>,
 }
 
 /// Who may ask what: the mode and group of the socket file say who may control this node. `named`'s user, who is in the
@@ -42,6 +45,18 @@ pub(super) fn access(named: Option<u32>) -> Access {
 }
 
 impl Control {
+    pub(super) fn new(commands: mpsc::Sender<LoopRequest>, event_log: Arc<EventLog>) -> Self {
+        Self { commands, event_log, named: Mutex::default() }
+    }
+
+    /// Adds `named` to the daemons of the node's state, if it is connected.
+    fn with_named(&self, mut reply: Reply) -> Reply {
+        if let Reply::Status(status) = &mut reply {
+            status.daemons.extend(lock(&self.named).last().map(|(_, daemon)| daemon.clone()));
+        }
+        reply
+    }
+
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> LoopRequest) -> Result<T, ApiError> {
         let (answer, answered) = oneshot::channel();
         let stopping = || ApiError::unavailable("meshd is stopping");
@@ -50,8 +65,31 @@ impl Control {
     }
 }
 
+/// No panic leaves it half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Service for Control {
     type Api = MeshdApi;
+
+    fn on_opened(&self, connection: u64, client: &Hello, pid: Option<u32>) {
+        if client.role == Role::Named {
+            let daemon = meshd::Daemon {
+                name: client.role.to_string(),
+                pid,
+                version: Some(client.version.clone()),
+                landlock: None,
+                error: None,
+                hint: None,
+            };
+            lock(&self.named).push((connection, daemon));
+        }
+    }
+
+    fn on_closed(&self, connection: u64) {
+        lock(&self.named).retain(|(other, _)| *other != connection);
+    }
 
     async fn call(&self, _: Role, request: Request, _: Vec<OwnedFd>) -> Result<Answer<Reply>, ApiError> {
         let reply = match request.into() {
@@ -66,7 +104,7 @@ impl Service for Control {
                 Reply::Events(Box::new(events))
             }
         };
-        Ok(reply.into())
+        Ok(self.with_named(reply).into())
     }
 }
 
@@ -78,6 +116,9 @@ mod tests {
     use i2plan_ipc::api::meshd::{
         GetConfig, GetStatus, ListInvites, ListPeers, PollEvents, Reload, RotateKey,
     };
+
+    use i2plan_ipc::hello::PROTOCOL;
+    use i2plan_ipc::version::Version;
 
     use super::*;
 
@@ -96,5 +137,20 @@ mod tests {
         for refused in [GetConfig.into(), ListInvites.into(), RotateKey.into(), Reload.into()] {
             assert!(MeshdApi::allows(Role::Client, &refused) && !asks(refused));
         }
+    }
+
+    #[test]
+    fn named_is_among_the_daemons_while_it_is_connected() {
+        let (commands, _requests) = mpsc::channel(1);
+        let control = Control::new(commands, Arc::new(EventLog::new(1)));
+        let hello = |role| Hello { protocol: PROTOCOL, role, version: Version::current() };
+        let listed = || lock(&control.named).iter().map(|(_, daemon)| daemon.pid).collect::<Vec<_>>();
+        control.on_opened(1, &hello(Role::Client), Some(6));
+        assert!(listed().is_empty(), "others say nothing of themselves");
+        control.on_opened(2, &hello(Role::Named), Some(7));
+        control.on_closed(1);
+        assert_eq!(listed(), [Some(7)]);
+        control.on_closed(2);
+        assert!(listed().is_empty());
     }
 }

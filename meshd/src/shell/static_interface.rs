@@ -42,7 +42,7 @@ use tracing::{debug, info, warn};
 use super::daemon::Options;
 use super::daemon::control::SessionStatus;
 use super::daemon::keyd_link::{KeydReport, watch_keyd};
-use super::daemon::status::{daemons, millis, started_at};
+use super::daemon::status::{daemons, handshakes, millis, started_at};
 use super::health;
 use super::observer::Observer;
 use super::service::{Control, LoopRequest, access};
@@ -80,7 +80,7 @@ pub async fn run(options: Options, style: Style, listener: StdListener) -> Resul
     let mut tasks = Tasks::default();
     let (commands, mut requests) = mpsc::channel(64);
     let access = access(options.named);
-    let control = Arc::new(Control { commands, event_log: Arc::clone(&options.event_log) });
+    let control = Arc::new(Control::new(commands, Arc::clone(&options.event_log)));
     tasks.spawn("control socket", serve(listener, control, access, ConnectionLimits::default()));
     let udp_port = Arc::new(AtomicU16::new(read_port(&state)));
     let session = SessionStart { udp_port: Arc::clone(&udp_port), lingers: storage::router_lingers(&state) };
@@ -382,6 +382,7 @@ impl StaticInterface {
                 Query::Counters => Ok(Reply::Counters(Box::new(meshd::Counters {
                     started_at: started_at(self.started),
                     messages: meshd::MessageCounts::default(),
+                    handshakes: handshakes(&self.tunnel_report.borrow()),
                     state_writes: meshd::WriteCounts::default(),
                     events: self.event_log.counts(),
                 }))),

@@ -13,13 +13,14 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use i2plan_http::{Service, Unauthenticated, is_here, one};
 use i2plan_ipc::client::{ClientError, Endpoint};
+use i2plan_ipc::histogram::Histogram;
 use i2plan_ipc::{Node, Role};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::text::{CONTENT_TYPE as TEXT, Histogram};
+use super::text::CONTENT_TYPE as TEXT;
 use super::{Snapshot, gather, render};
 
 /// For how long an answer is given again: however many ask, `meshd` is asked once in that time.
@@ -57,7 +58,7 @@ impl Exporter {
         let snapshot = asked.unwrap_or(Err(ClientError::Timeout { daemon: Role::Meshd }));
         let snapshot = snapshot.inspect_err(|error| debug!(%error, "no metrics")).ok();
         let mut out = render(snapshot.as_ref());
-        let durations = self.durations.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let durations = *self.durations.lock().unwrap_or_else(PoisonError::into_inner);
         out.histogram("i2plan_rpc_request_duration_seconds", "Durations of calls over JSON-RPC.", &durations);
         let text = Bytes::from(out.finish());
         *last = Some((Instant::now(), text.clone()));

@@ -14,7 +14,7 @@ use i2plan_ipc::api::meshd::{
     Ban, Counters, InviteState, IssuedInvite, Keys, Liveness, Peer, Session, SessionHealth, SessionState,
     StaticPeer, Status,
 };
-use i2plan_ipc::api::tund::Drops;
+use i2plan_ipc::api::tund::{Drops, Handshakes};
 use i2plan_ipc::client::ClientError;
 use i2plan_ipc::version::Version;
 
@@ -82,6 +82,7 @@ pub fn render(snapshot: Option<&Snapshot>) -> Text {
         daemons(&mut out, &snapshot.status);
         node(&mut out, snapshot);
         sessions(&mut out, &snapshot.status);
+        handshakes(&mut out, &snapshot.counters.handshakes);
         let drops = |out: &mut Text| drops(out, snapshot.status.tunnel.drops.unwrap_or_default());
         if let Some(interface) = &snapshot.status.static_interface {
             events(&mut out, &snapshot.counters);
@@ -225,6 +226,16 @@ fn counters(out: &mut Text, counters: &Counters) {
             "Comparisons of all that is known, begun with a member.",
             messages.comparisons,
         ),
+        (
+            "i2plan_gossip_rounds_total",
+            "Rounds in which the node has told members that it is there.",
+            messages.announcements,
+        ),
+        (
+            "i2plan_gossip_messages_received_total",
+            "Messages with news that came, and were not dropped because there were too many.",
+            messages.news,
+        ),
         ("i2plan_gossip_peers_discovered_total", "Members that became known.", event("member_added")),
         (
             "i2plan_gossip_peers_pruned_total",
@@ -251,6 +262,32 @@ fn events(out: &mut Text, counters: &Counters) {
     let events = counters.events.iter().map(|(name, count)| (vec![("event", name.clone())], *count));
     let what = "Events since meshd started, by their name in the event log.";
     out.family("i2plan_events_total", Kind::Counter, what, events);
+}
+
+fn handshakes(out: &mut Text, handshakes: &Handshakes) {
+    let Handshakes { initiated, received, succeeded, failed, durations } = handshakes;
+    for (name, what, count) in [
+        ("i2plan_handshakes_initiated_total", "WireGuard handshakes that the node has begun.", initiated),
+        (
+            "i2plan_handshakes_received_total",
+            "Those that peers have begun and the node has answered.",
+            received,
+        ),
+        (
+            "i2plan_handshakes_succeeded_total",
+            "Those that were completed, whoever has begun them.",
+            succeeded,
+        ),
+        (
+            "i2plan_handshakes_failed_total",
+            "Those that were not completed before the node began another.",
+            failed,
+        ),
+    ] {
+        out.counter(name, what, *count);
+    }
+    let what = "Time from a handshake message of the node to the answer.";
+    out.histogram("i2plan_handshake_duration_seconds", what, durations);
 }
 
 fn drops(out: &mut Text, drops: Drops) {

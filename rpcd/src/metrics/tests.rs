@@ -5,9 +5,10 @@ use std::time::Duration;
 use i2plan_ipc::api::meshd::{
     Daemon, MessageCounts, Network, Sam, StaticStatus, Tunnel, WireGuardKey, WriteCounts,
 };
+use i2plan_ipc::api::tund::Handshakes;
+use i2plan_ipc::histogram::Histogram;
 use proptest::prelude::*;
 
-use super::text::Histogram;
 use super::*;
 
 /// A family as a parser sees it.
@@ -189,7 +190,22 @@ fn snapshot() -> Snapshot {
         },
         counters: Counters {
             started_at: 1_800_000_000,
-            messages: MessageCounts { sent: 10, received: 11, limited: 12, pings: 13, comparisons: 14 },
+            messages: MessageCounts {
+                sent: 10,
+                received: 11,
+                limited: 12,
+                pings: 13,
+                comparisons: 14,
+                news: 15,
+                announcements: 16,
+            },
+            handshakes: Handshakes {
+                initiated: 21,
+                received: 22,
+                succeeded: 23,
+                failed: 24,
+                ..Handshakes::default()
+            },
             state_writes: WriteCounts { count: 2, failed: 1, micros: 1_500_000 },
             events: vec![("member_added".to_owned(), 4), ("tunnel_up".to_owned(), 5)],
         },
@@ -293,9 +309,15 @@ fn values_are_those_of_the_node() {
         ("i2plan_ratelimit_rejections_total", &[], 12.0),
         ("i2plan_gossip_heartbeats_sent_total", &[], 13.0),
         ("i2plan_antientropy_rounds_total", &[], 14.0),
+        ("i2plan_gossip_messages_received_total", &[], 15.0),
+        ("i2plan_gossip_rounds_total", &[], 16.0),
         ("i2plan_gossip_peers_discovered_total", &[], 4.0),
         ("i2plan_gossip_peers_pruned_total", &[], 0.0),
         ("i2plan_tunnels_begun_total", &[], 5.0),
+        ("i2plan_handshakes_initiated_total", &[], 21.0),
+        ("i2plan_handshakes_received_total", &[], 22.0),
+        ("i2plan_handshakes_succeeded_total", &[], 23.0),
+        ("i2plan_handshakes_failed_total", &[], 24.0),
         ("i2plan_state_write_seconds_total", &[], 1.5),
         ("i2plan_drops_total", &[("reason", "unknown")], 9.0),
         ("i2plan_wireguard_key_expiry_time_seconds", &[], 1_900_000_000.0),

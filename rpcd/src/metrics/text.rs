@@ -3,7 +3,8 @@
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>
 
 use std::fmt::Write as _;
-use std::time::Duration;
+
+use i2plan_ipc::histogram::{BOUNDS, Histogram};
 
 /// The media type.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -86,7 +87,7 @@ impl Text {
         }
         let all = histogram.count.to_string();
         self.sample(&format!("{name}_bucket"), &vec![("le", "+Inf".to_owned())], &all);
-        self.sample(&format!("{name}_sum"), &Vec::new(), &in_seconds(histogram.sum.as_micros()));
+        self.sample(&format!("{name}_sum"), &Vec::new(), &in_seconds(histogram.micros.into()));
         self.sample(&format!("{name}_count"), &Vec::new(), &all);
     }
 
@@ -115,38 +116,4 @@ impl Text {
 fn in_seconds(micros: u128) -> String {
     let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// Upper bounds of the buckets of a histogram.
-const BOUNDS: [Duration; 11] = [
-    Duration::from_millis(1),
-    Duration::from_millis(5),
-    Duration::from_millis(10),
-    Duration::from_millis(25),
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(5),
-    Duration::from_secs(10),
-];
-
-/// Times, counted by length.
-#[derive(Debug, Clone, Default)]
-pub struct Histogram {
-    buckets: [u64; BOUNDS.len()],
-    count: u64,
-    sum: Duration,
-}
-
-impl Histogram {
-    /// Counts one.
-    pub fn observe(&mut self, time: Duration) {
-        if let Some(bucket) = BOUNDS.iter().position(|bound| time <= *bound) {
-            self.buckets[bucket] += 1;
-        }
-        self.count += 1;
-        self.sum = self.sum.saturating_add(time);
-    }
 }

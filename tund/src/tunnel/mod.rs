@@ -13,7 +13,7 @@ use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use i2plan_ipc::ApiError;
-use i2plan_ipc::api::tund::{Drops, MTU, PeerStats, StaticPeerReport};
+use i2plan_ipc::api::tund::{Drops, Handshakes, MTU, PeerStats, StaticPeerReport};
 use i2plan_ipc::rate::Quota;
 use i2plan_proto::endpoint::Endpoint;
 use i2plan_proto::identity::NodeId;
@@ -481,6 +481,12 @@ impl Tunnel {
     #[must_use]
     pub fn drops(&self) -> Drops {
         self.drops
+    }
+
+    /// The handshakes with all peers.
+    #[must_use]
+    pub fn handshakes(&self) -> Handshakes {
+        self.pacer.handshakes()
     }
 
     /// Whether all that waited to be sent has been sent or dropped.

@@ -86,7 +86,14 @@ impl Pairing {
         if let TunnResult::WriteToNetwork(message) = self.tunn.format_handshake_initiation(&mut buffer, anew)
         {
             pacer.push_control(number, message.to_vec());
-            self.asked_at = Some(now);
+            self.note_asked(pacer, now);
+        }
+    }
+
+    /// A handshake message was sent whose answer is to come.
+    fn note_asked(&mut self, pacer: &mut Pacer, now: Instant) {
+        if self.asked_at.replace(now).is_some() {
+            pacer.note_failed_handshake();
         }
     }
 
@@ -535,7 +542,7 @@ impl Peer {
                         continue;
                     }
                     self.retry.note_called(now);
-                    pairing.asked_at = Some(now);
+                    pairing.note_asked(pacer, now);
                 }
                 pacer.push_control(number, message.to_vec());
             }
@@ -586,6 +593,7 @@ impl Peer {
         if answered || confirmed {
             pairing.initiator = answered;
             pairing.unconfirmed = None;
+            pacer.note_handshake();
             if let Some(asked_at) = pairing.asked_at.take() {
                 pacer.note_round_trip(self.number, now.saturating_duration_since(asked_at));
             }

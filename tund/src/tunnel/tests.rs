@@ -177,6 +177,10 @@ fn packets_cross_in_both_families_and_directions() {
     }
     assert_eq!(converse(&mut one, &mut two).at_one, back);
 
+    let [first, second] = [&one, &two].map(|node| node.tunnel.handshakes());
+    assert_eq!((first.initiated, first.received, first.succeeded, first.durations.count), (1, 0, 1, 1));
+    assert_eq!((second.initiated, second.received, second.succeeded, second.durations.count), (0, 1, 1, 1));
+    assert_eq!((first.failed, second.failed), (0, 0));
     let (one, two) = (one.stats_of(2), two.stats_of(1));
     assert_eq!((one.tx_packets, one.rx_packets), (4, 3));
     assert_eq!((one.tx_packets, one.rx_packets), (two.rx_packets, two.tx_packets));
@@ -460,6 +464,8 @@ fn a_peer_that_does_not_answer_is_called_ever_later_whatever_is_sent_to_it() {
     assert!(gaps.iter().all(|gap| *gap < Duration::from_secs(301)), "{gaps:?}");
     assert!(gaps.windows(2).all(|pair| pair[1] + Duration::from_secs(70) > pair[0]), "{gaps:?}");
     assert_eq!(one.stats_of(2).unanswered as usize, called.len());
+    let handshakes = one.tunnel.handshakes();
+    assert_eq!((handshakes.initiated, handshakes.failed + 1), (called.len() as u64, called.len() as u64));
     // Whoever hears of it elsewhere says so, and it is called again at once.
     one.now += Duration::from_secs(10);
     one.tunnel.note_alive(&[peer(2).node, peer(7).node], one.now);

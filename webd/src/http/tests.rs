@@ -138,6 +138,8 @@ impl Daemon for Meshd {
                 live: true,
                 pending: None,
             }]),
+            Asked::Ping { node_id } if node_id == MEMBER => Reply::Pinged { milliseconds: 41 },
+            Asked::Ping { .. } => return Err(ApiError::new(ErrorKind::Timeout, "it is silent")),
             Asked::SetConfig { .. } => Reply::ConfigChanged(Vec::new()),
             Asked::AddBan { .. } => Reply::BanAdded(ban()),
             Asked::RemoveBan { .. } => Reply::BanRemoved(ban()),
@@ -276,7 +278,7 @@ impl Browser {
     }
 }
 
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 13] = [
     "/",
     "/peers",
     "/peers?q=script&sort=heard&page=999999999999999999999",
@@ -286,6 +288,8 @@ const PAGES: [&str; 11] = [
     "/join",
     "/bans",
     "/events",
+    "/events?show=events&level=info&q=member",
+    "/doctor",
     "/settings",
     "/sessions",
 ];
@@ -327,7 +331,25 @@ async fn every_page_shows_text_of_others_as_text_and_loads_nothing_from_elsewher
     }
     let browser = setup.browser(false).await;
     assert!(browser.get("/peers").await.body.contains("&lt;script&gt;"));
+    for (filter, shown) in [("show=log", false), ("level=warning", false), ("q=is+A+member", true)] {
+        let page = browser.get(&format!("/events?{filter}")).await;
+        assert_eq!(page.body.contains("&lt;script&gt;"), shown, "{filter}: {}", page.body);
+    }
     assert!(browser.get("/events").await.body.contains("&lt;script&gt;"), "the past is told");
+}
+
+#[tokio::test]
+async fn the_camera_is_for_one_page_and_the_decoder_reaches_nothing() {
+    let setup = Setup::new().await;
+    let browser = setup.browser(true).await;
+    let devices = |page: &Got| page.header("permissions-policy").unwrap().to_owned();
+    assert!(devices(&browser.get("/join").await).contains("camera=(self)"));
+    for path in ["/", "/join/", "/qr/worker.js"] {
+        assert!(devices(&browser.get(path).await).contains("camera=()"), "{path}");
+    }
+    let worker = browser.get("/qr/worker.js").await;
+    assert_eq!((worker.status, worker.header("content-security-policy")), (200, Some(WORKER_POLICY)));
+    assert!(!WORKER_POLICY.contains("connect-src"));
 }
 
 #[tokio::test]
@@ -413,6 +435,8 @@ async fn a_session_for_control_does_what_its_forms_say() {
         303
     );
     assert_eq!(browser.post(&format!("/bans/{MEMBER}/remove"), "").await.status, 303);
+    let pinged = browser.post(&format!("/peers/{MEMBER}/ping"), "").await;
+    assert!(pinged.body.contains("It answers, after 41 ms."), "{}", pinged.body);
     let changes = setup.changes();
     assert!(changes[0].contains("expires_in: 7200, max_uses: Some(3), addresses: None"), "{changes:?}");
     assert!(changes[1].contains("noise") && changes[1].contains("Some(3600)"), "{changes:?}");
@@ -423,6 +447,8 @@ async fn a_session_for_control_does_what_its_forms_say() {
         ("/invites", "expiry=1h&uses=99999999999999999999", 400),
         ("/invites", "", 400),
         ("/join", "", 400),
+        ("/bans", "member=10.42.0.9", 404),
+        ("/bans", "member=10.42.0.2&duration=soon", 400),
         ("/join", "code=i2plan%3A%2F%2Fx", 400),
         ("/invites/%00/revoke", "", 409),
         ("/nothing", "", 404),
@@ -530,7 +556,7 @@ fn a_thousand_members_are_shown_in_parts() {
     for (page, rows) in [(0, members::PEERS_ON_A_PAGE), (4, members::PEERS_ON_A_PAGE), (5, 200)] {
         let selection = Selection { page, ..Selection::default() };
         let shown = members::peers(many.clone(), DataPath::KNOWN, &selection).0;
-        assert_eq!(shown.matches("<tr>").count(), rows + 1, "page {page}, and the headings");
+        assert_eq!(shown.matches("<tr ").count(), rows + 1, "page {page}, and the headings");
     }
     let selection = Selection { search: "n19".to_owned(), ..Selection::default() };
     assert!(members::peers(many, DataPath::KNOWN, &selection).0.contains("50 of 1000 other members"));

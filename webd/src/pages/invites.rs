@@ -1,12 +1,14 @@
 //! Invites, and joining by one.
 
-use i2plan_ipc::api::meshd::{Invite, IssuedInvite, Network};
+use data_encoding::BASE64;
+use i2plan_ipc::api::meshd::{Invite, IssuedInvite, Network, Peer};
 use i2plan_present::look::{Times, now};
 use i2plan_present::qr::Qr;
 use i2plan_present::text::clean;
 use i2plan_present::{invite, join};
 use maud::{Markup, html};
 
+use super::members::references;
 use super::{Viewer, table, text};
 
 /// What became of the last attempt to join.
@@ -25,7 +27,7 @@ pub enum Joining {
 
 /// The invites that this node has made, and a form for another.
 #[must_use]
-pub fn list(viewer: Viewer<'_>, invites: &[IssuedInvite], has_network: bool) -> Markup {
+pub fn list(viewer: Viewer<'_>, invites: &[IssuedInvite], peers: &[Peer], has_network: bool) -> Markup {
     let times = Times::From(now());
     let rows: Vec<_> = invites
         .iter()
@@ -38,6 +40,7 @@ pub fn list(viewer: Viewer<'_>, invites: &[IssuedInvite], has_network: bool) -> 
                 text(&row.addresses),
                 text(&row.expires),
                 text(&row.created),
+                references(&issued.used_by, peers, None, ", "),
                 html! {
                     @if viewer.session.control && row.state == "open" {
                         (viewer.button(&format!("/invites/{}/revoke", issued.id), "Revoke"))
@@ -53,7 +56,7 @@ pub fn list(viewer: Viewer<'_>, invites: &[IssuedInvite], has_network: bool) -> 
                 form method="post" action="/invites" {
                     (viewer.csrf())
                     label { "Expires in " input name="expiry" value="24h" required maxlength="10"; }
-                    label { "Uses " input name="uses" type="number" min="1" value="1" required; }
+                    label { "Uses, -1 for any number " input name="uses" type="number" min="-1" value="1" required; }
                     label { "Addresses for each " input name="addresses" type="number" min="1" placeholder="as usual"; }
                     @if !has_network {
                         label { "Name of the network " input name="network" placeholder="from its id" maxlength="63"; }
@@ -66,7 +69,7 @@ pub fn list(viewer: Viewer<'_>, invites: &[IssuedInvite], has_network: bool) -> 
         @else {
             (table(
                 "Invites that this node has made",
-                &["Id", "State", "Uses", "Addresses", "Expires", "Created", ""],
+                &["Id", "State", "Uses", "Addresses", "Expires", "Created", "Used by", ""],
                 &rows,
             ))
         }
@@ -82,8 +85,17 @@ pub fn made(made: &Invite) -> Markup {
         details {
             summary { "Show the code" }
             p { code.secret id="code" { (code) } }
-            button.copy data-copy="code" hidden { "Copy" }
-            @if let Some(qr) = Qr::new(code) { (picture(&qr)) }
+            button.scripted type="button" data-copy="code" { "Copy" }
+            @if let Some(qr) = Qr::new(code) {
+                (picture(&qr))
+                @if let Some(png) = png(&qr) {
+                    p {
+                        a download={ "i2plan-invite-" (clean(&made.id)) ".png" }
+                            href={ "data:image/png;base64," (BASE64.encode(&png)) }
+                        { "Save the QR code as PNG" }
+                    }
+                }
+            }
         }
         p.hint { "The code is not kept: it is not shown again once this page is left." }
         p { a href="/invites" { "To the invites" } }
@@ -109,6 +121,25 @@ fn picture(qr: &Qr) -> Markup {
     }
 }
 
+/// A QR code as a PNG file.
+fn png(qr: &Qr) -> Option<Vec<u8>> {
+    /// Pixels of a module.
+    const SCALE: usize = 8;
+    let edge = qr.edge() * SCALE;
+    // A bit for each pixel: a module is a byte.
+    let rows = (0..qr.edge()).flat_map(|y| {
+        let row: Vec<u8> = (0..qr.edge()).map(|x| if qr.is_dark(x, y) { 0 } else { 0xff }).collect();
+        std::iter::repeat_n(row, SCALE).flatten()
+    });
+    let mut out = Vec::new();
+    let edge = u32::try_from(edge).ok()?;
+    let mut encoder = png::Encoder::new(&mut out, edge, edge);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.set_depth(png::BitDepth::One);
+    encoder.write_header().ok()?.write_image_data(&rows.collect::<Vec<_>>()).ok()?;
+    Some(out)
+}
+
 /// A form for a code, and what became of the last one.
 #[must_use]
 pub fn joining(viewer: Viewer<'_>, network: Option<&Network>, joining: &Joining) -> Markup {
@@ -123,7 +154,7 @@ pub fn joining(viewer: Viewer<'_>, network: Option<&Network>, joining: &Joining)
             Joining::Failed(why, hint) => {
                 div.warnings {
                     p role="alert" { strong { (clean(why)) } }
-                    @if let Some(hint) = hint { p.hint { (clean(hint)) } }
+                    @if let Some(text) = hint { (super::hint(text)) }
                 }
             }
             Joining::Done => p role="status" { "This node has joined." },
@@ -140,6 +171,14 @@ pub fn joining(viewer: Viewer<'_>, network: Option<&Network>, joining: &Joining)
                     textarea name="code" rows="5" required maxlength="4096" autocomplete="off" spellcheck="false" {}
                 }
                 button { "Look at it" }
+            }
+            section.scripted data-keep {
+                h2 { "From a QR code" }
+                p { "Pictures are read in this browser, and sent to nobody." }
+                p { label { "A picture of the QR code " input type="file" accept="image/*" id="scan-file"; } }
+                p { button type="button" id="scan-camera" { "Use the camera" } }
+                video id="scan-video" muted playsinline hidden aria-label="What the camera sees" {}
+                p role="status" id="scan-result" {}
             }
         } @else if !viewer.session.control {
             p { "This session may not change anything." }

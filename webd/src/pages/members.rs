@@ -11,7 +11,7 @@ use i2plan_present::text::clean;
 use i2plan_present::{ban, peer, route, units};
 use maud::{Markup, html};
 
-use super::{Viewer, command, facts, table, text};
+use super::{Viewer, choice, command, facts, hint, table, text};
 
 /// Members on one page of the list.
 pub const PEERS_ON_A_PAGE: usize = 200;
@@ -29,6 +29,8 @@ pub struct Selection {
     pub search: String,
     /// The column to sort by.
     pub sort: String,
+    /// Whether the order is turned round.
+    pub reversed: bool,
     /// The page, from 0.
     pub page: usize,
 }
@@ -66,6 +68,9 @@ pub fn peers(mut peers: Vec<Peer>, path: DataPath, selection: &Selection) -> Mar
             || peer.ipv4.to_string().contains(&wanted)
     });
     sort(&mut peers, &selection.sort);
+    if selection.reversed {
+        peers.reverse();
+    }
     let pages = peers.len().div_ceil(PEERS_ON_A_PAGE).max(1);
     let page = selection.page.min(pages - 1);
     let shown = peers.iter().skip(page * PEERS_ON_A_PAGE).take(PEERS_ON_A_PAGE);
@@ -88,19 +93,16 @@ pub fn peers(mut peers: Vec<Peer>, path: DataPath, selection: &Selection) -> Mar
     let link = |page: usize| {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.append_pair("q", &selection.search).append_pair("sort", &selection.sort);
+        if selection.reversed {
+            query.append_pair("reversed", "yes");
+        }
         format!("/peers?{}", query.append_pair("page", &page.to_string()).finish())
     };
     html! {
         form.filter method="get" action="/peers" role="search" {
             label { "Search " input type="search" name="q" value=(selection.search) maxlength="100"; }
-            label {
-                "Sort by "
-                select name="sort" {
-                    @for (value, name) in SORTS {
-                        option value=(value) selected[value == selection.sort] { (name) }
-                    }
-                }
-            }
+            label { "Sort by " (choice("sort", &SORTS, &selection.sort)) }
+            label { input type="checkbox" name="reversed" value="yes" checked[selection.reversed]; " reversed" }
             button { "Show" }
         }
         p { (peers.len()) " of " (all) " other members" }
@@ -121,15 +123,35 @@ pub fn peers(mut peers: Vec<Peer>, path: DataPath, selection: &Selection) -> Mar
     }
 }
 
+/// A member by its name, with a link to all about it.
+fn reference(node: &str, names: &HashMap<&str, &str>, own: Option<&str>) -> Markup {
+    match names.get(node) {
+        Some(name) => html! { a href={ "/peers/" (node) } { (clean(&label(name, node))) } },
+        None if own == Some(node) => html! { "this node" },
+        None => html! { code { (clean(short(node))) } },
+    }
+}
+
+/// The names of members by their ids.
+fn names_by_id(peers: &[Peer]) -> HashMap<&str, &str> {
+    peers.iter().map(|peer| (peer.node_id.as_str(), peer.name.as_str())).collect()
+}
+
+/// Members by their names, with links.
+#[must_use]
+pub fn references(nodes: &[String], peers: &[Peer], own: Option<&str>, between: &str) -> Markup {
+    let names = names_by_id(peers);
+    html! {
+        @for (index, node) in nodes.iter().enumerate() {
+            @if index > 0 { (between) }
+            (reference(node, &names, own))
+        }
+    }
+}
+
 /// All about a member.
 #[must_use]
-pub fn details(viewer: Viewer<'_>, peer: &Peer, peers: &[Peer]) -> Markup {
-    let names: HashMap<_, _> =
-        peers.iter().map(|other| (other.node_id.as_str(), other.name.as_str())).collect();
-    let inviter = |node: &String| match names.get(node.as_str()) {
-        Some(name) => html! { a href={ "/peers/" (node) } { (clean(&label(name, node))) } },
-        None => html! { code { (clean(short(node))) } },
-    };
+pub fn details(viewer: Viewer<'_>, peer: &Peer, peers: &[Peer], own: Option<&str>) -> Markup {
     html! {
         (facts(&[
             ("state", text(peer::state(peer))),
@@ -139,12 +161,7 @@ pub fn details(viewer: Viewer<'_>, peer: &Peer, peers: &[Peer]) -> Markup {
             ("ranges", text(&peer.ranges.join(", "))),
             ("endpoint", html! { code { (clean(&peer.endpoint)) } }),
             ("public key", html! { code { (clean(&peer.public_key)) } }),
-            ("invited by", html! {
-                @for (index, node) in peer.inviters.iter().enumerate() {
-                    @if index > 0 { " › " }
-                    (inviter(node))
-                }
-            }),
+            ("invited by", references(&peer.inviters, peers, own, " › ")),
             ("signed", text(&utc(peer.signed_at))),
             ("handshake", text(&units::ago(peer.last_handshake))),
             ("heard", text(&units::ago(peer.last_heard))),
@@ -155,6 +172,11 @@ pub fn details(viewer: Viewer<'_>, peer: &Peer, peers: &[Peer]) -> Markup {
         ]))
         @if viewer.session.control {
             section {
+                h2 { "Ping" }
+                p { "Asks it for an answer over I2P. Through the tunnel: " code { "i2planctl ping " (peer.ipv4) } }
+                (viewer.button(&format!("/peers/{}/ping", peer.node_id), "Ping"))
+            }
+            section {
                 h2 { "Ban" }
                 @if peer.banned {
                     (viewer.button(&format!("/bans/{}/remove", peer.node_id), "Lift the ban"))
@@ -162,8 +184,7 @@ pub fn details(viewer: Viewer<'_>, peer: &Peer, peers: &[Peer]) -> Markup {
                     p { "Cuts its tunnel and its messages on this node, and on no other." }
                     form method="post" action={ "/peers/" (peer.node_id) "/ban" } {
                         (viewer.csrf())
-                        label { "Reason " input name="description" maxlength="200"; }
-                        label { "For " input name="duration" placeholder="1h, 7d; empty for no end" maxlength="10"; }
+                        (ban_terms())
                         button { "Ban" }
                     }
                 }
@@ -176,6 +197,30 @@ pub fn details(viewer: Viewer<'_>, peer: &Peer, peers: &[Peer]) -> Markup {
                 &format!("i2planctl revoke {}", peer.node_id),
             ))
         }
+    }
+}
+
+/// What came of a ping: how many milliseconds the answer took, or why there was none and what to do.
+#[must_use]
+pub fn pinged(answer: &Result<u64, (String, Option<String>)>) -> Markup {
+    html! {
+        @match answer {
+            Ok(milliseconds) => p.info role="status" { "It answers, after " (units::milliseconds(*milliseconds)) "." },
+            Err((why, advice)) => {
+                div.warnings {
+                    p role="alert" { strong { (clean(why)) } }
+                    @if let Some(text) = advice { (hint(text)) }
+                }
+            }
+        }
+    }
+}
+
+/// What a ban is to be.
+fn ban_terms() -> Markup {
+    html! {
+        label { "Reason " input name="description" maxlength="200"; }
+        label { "For " input name="duration" placeholder="1h, 7d; empty for no end" maxlength="10"; }
     }
 }
 
@@ -301,7 +346,18 @@ pub fn bans(viewer: Viewer<'_>, bans: &[Ban]) -> Markup {
         })
         .collect();
     html! {
-        p { "A ban counts on this node alone. A member is banned on its page." }
+        p { "A ban counts on this node alone." }
+        @if viewer.session.control {
+            section {
+                h2 { "New ban" }
+                form method="post" action="/bans" {
+                    (viewer.csrf())
+                    label { "Member " input name="member" placeholder="name, address or node id" required maxlength="100"; }
+                    (ban_terms())
+                    button { "Ban" }
+                }
+            }
+        }
         @if rows.is_empty() { p { "Nobody is banned." } }
         @else {
             (table("Bans in force", &["Name", "Node", "Reason", "Until", "Since", "Description", ""], &rows))

@@ -18,11 +18,21 @@ pub const STYLE: &str = include_str!("../../assets/style.css");
 /// The script.
 pub const SCRIPT: &str = include_str!("../../assets/app.js");
 
+/// What reads invites from pictures, and is loaded where it is wanted.
+pub const SCAN: &str = include_str!("../../assets/scan.js");
+
+/// The worker in which QR codes are decoded, and the decoder, which is not ours.
+pub const QR: [(&str, &str); 3] = [
+    ("/qr/worker.js", include_str!("../../assets/qr/worker.js")),
+    ("/qr/decode.js", include_str!("../../assets/qr/decode.js")),
+    ("/qr/index.js", include_str!("../../assets/qr/index.js")),
+];
+
 /// The icon.
 pub const ICON: &str = include_str!("../../assets/icon.svg");
 
 /// The pages that are in the navigation: path and title.
-const PAGES: [(&str, &str); 10] = [
+const PAGES: [(&str, &str); 11] = [
     ("/", "Dashboard"),
     ("/peers", "Peers"),
     ("/tree", "Invitations"),
@@ -31,6 +41,7 @@ const PAGES: [(&str, &str); 10] = [
     ("/join", "Join"),
     ("/bans", "Bans"),
     ("/events", "Events"),
+    ("/doctor", "Doctor"),
     ("/settings", "Settings"),
     ("/sessions", "Sessions"),
 ];
@@ -113,7 +124,7 @@ pub fn refusal(title: &str, message: &str, hint: Option<&str>) -> Markup {
                 main id="content" {
                     h1 { (title) }
                     p role="alert" { (clean(message)) }
-                    @if let Some(hint) = hint { p.hint { (clean(hint)) } }
+                    @if let Some(text) = hint { (self::hint(text)) }
                     p { a href="/" { "To the dashboard" } }
                 }
             }
@@ -121,19 +132,37 @@ pub fn refusal(title: &str, message: &str, hint: Option<&str>) -> Markup {
     }
 }
 
-/// A table that scrolls on its own where it is too wide.
+/// A table that scrolls on its own where it is too wide. On a narrow screen each row is a card with the headings beside
+/// its values; the roles say that it is a table still.
 fn table(caption: &str, headings: &[&str], rows: &[Vec<Markup>]) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label=(caption) {
-            table {
+            table role="table" {
                 caption { (caption) }
-                thead { tr { @for heading in headings { th scope="col" { (heading) } } } }
-                tbody {
+                thead role="rowgroup" {
+                    tr role="row" { @for heading in headings { th scope="col" role="columnheader" { (heading) } } }
+                }
+                tbody role="rowgroup" {
                     @for row in rows {
-                        tr { @for cell in row { td { (cell) } } }
+                        tr role="row" {
+                            @for (heading, cell) in headings.iter().zip(row) {
+                                td role="cell" data-heading=(heading) {
+                                    @if !cell.0.is_empty() { div { (cell) } }
+                                }
+                            }
+                        }
                     }
                 }
             }
+        }
+    }
+}
+
+/// A field in which one of these values is chosen, each with its name.
+fn choice(name: &str, values: &[(&str, &str)], chosen: &str) -> Markup {
+    html! {
+        select name=(name) {
+            @for (value, label) in values { option value=(value) selected[*value == chosen] { (label) } }
         }
     }
 }
@@ -146,6 +175,17 @@ fn text(value: &str) -> Markup {
 /// Labels and values.
 fn facts(facts: &[(&str, Markup)]) -> Markup {
     html! { dl { @for (label, value) in facts { dt { (label) } dd { (value) } } } }
+}
+
+/// What to do, with commands as such where it has them between backquotes.
+pub fn hint(text: &str) -> Markup {
+    html! {
+        p.hint {
+            @for (index, part) in clean(text).split('`').enumerate() {
+                @if index % 2 == 1 { code { (part) } } @else { (part) }
+            }
+        }
+    }
 }
 
 /// A command of `i2planctl` that does what a page does not.

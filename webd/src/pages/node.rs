@@ -1,23 +1,27 @@
-//! The node itself: dashboard, events, settings, sessions.
+//! The node itself: dashboard, doctor, events, settings, sessions.
 
-use i2plan_ipc::api::meshd::{Peer, Setting, Status};
+use i2plan_ipc::api::meshd::{EventKind, Peer, Setting, Status};
 use i2plan_ipc::api::webd::Session;
 use i2plan_ipc::version::{Version, utc};
 use i2plan_present::event::{Level, describe};
+use i2plan_present::finding::{self, Finding};
 use i2plan_present::status::{
     describe_addresses, describe_bridge, describe_briefly, describe_drops, describe_session, interface, role,
     warnings,
 };
 use i2plan_present::text::clean;
-use i2plan_present::{peer, setting, static_interface, units};
+use i2plan_present::{doctor, peer, setting, static_interface, units};
 use maud::{Markup, html};
 
-use super::{Viewer, facts, table, text};
-use crate::history::{History, MAX_RATES, Rate};
+use super::{Viewer, choice, facts, hint, table, text};
+use crate::history::{History, Sample};
+
+/// How far back the graphs of the dashboard may reach: minutes, and the samples that there are in these.
+pub const SPANS: [(u64, usize); 3] = [(1, 12), (5, 60), (30, 360)];
 
 /// The state of the node, what is wrong first.
 #[must_use]
-pub fn dashboard(status: &Status, peers: &[Peer], history: &History) -> Markup {
+pub fn dashboard(status: &Status, peers: &[Peer], history: &History, minutes: u64) -> Markup {
     let warnings = warnings(status, &Version::current());
     let up = peers.iter().filter(|peer| peer::is_up(peer)).count();
     let fallback = status.sam.fallback.as_ref().map_or_else(|| "not needed".to_owned(), describe_session);
@@ -51,7 +55,7 @@ pub fn dashboard(status: &Status, peers: &[Peer], history: &History) -> Markup {
                 @for warning in &warnings {
                     div role="alert" {
                         p { strong { (clean(&warning.message)) } }
-                        p.hint { (clean(&warning.hint)) }
+                        (hint(&warning.hint))
                     }
                 }
             }
@@ -59,8 +63,8 @@ pub fn dashboard(status: &Status, peers: &[Peer], history: &History) -> Markup {
         div.cards {
             section { h2 { "Network" } (network) }
             section {
-                h2 { "Traffic" }
-                (graph(&history.rates().collect::<Vec<_>>()))
+                h2 { "Traffic and round trips" }
+                (graphs(history, minutes))
             }
             section {
                 h2 { "Node" }
@@ -89,56 +93,170 @@ pub fn dashboard(status: &Status, peers: &[Peer], history: &History) -> Markup {
     }
 }
 
-/// Rates as a picture, with the figures in words beside it.
-fn graph(rates: &[Rate]) -> Markup {
-    const WIDTH: u64 = 480;
-    const HEIGHT: u64 = 100;
-    let now = rates.last().copied().unwrap_or_default();
-    let most = rates.iter().map(|rate| rate.received.max(rate.sent)).max().unwrap_or_default().max(1);
-    let line = |value: fn(&Rate) -> u64| {
-        let first = MAX_RATES.saturating_sub(rates.len());
-        let points = rates.iter().enumerate().map(|(index, rate)| {
-            let x = (first + index) as u64 * WIDTH / (MAX_RATES as u64 - 1);
-            let height = u128::from(value(rate)) * u128::from(HEIGHT) / u128::from(most);
-            format!("{x},{}", HEIGHT - u64::try_from(height).unwrap_or(HEIGHT).min(HEIGHT))
-        });
-        points.collect::<Vec<_>>().join(" ")
-    };
-    let words = format!(
-        "receiving {} a second, sending {} a second; at most {} a second in the last minutes",
-        units::bytes(now.received),
-        units::bytes(now.sent),
-        units::bytes(if rates.is_empty() { 0 } else { most })
+/// What a graph shows of a sample.
+type Measure = fn(&Sample) -> Option<u64>;
+
+/// The graphs of the last minutes, with the figures in words below, and links to other spans.
+fn graphs(history: &History, minutes: u64) -> Markup {
+    let (minutes, columns) = SPANS.into_iter().find(|(each, _)| *each == minutes).unwrap_or(SPANS[1]);
+    let samples: Vec<_> = history.samples(columns).collect();
+    let (received, sent, rtt) = (
+        |sample: &Sample| Some(sample.received),
+        |sample: &Sample| Some(sample.sent),
+        |sample: &Sample| sample.rtt,
     );
+    let latest = |value: Measure| samples.last().and_then(value);
+    let most = |value: Measure| samples.iter().filter_map(value).max();
+    let bytes = |count: Option<u64>| units::bytes(count.unwrap_or_default());
+    let time = |time: Option<u64>| units::or_dash(time.map(units::milliseconds));
+    let traffic = format!(
+        "receiving {} a second (solid line), sending {} a second (dashed); at most {} a second",
+        bytes(latest(received)),
+        bytes(latest(sent)),
+        bytes(most(received).max(most(sent)))
+    );
+    let trips = match most(rtt) {
+        Some(most) => format!("round trip {}; at most {}", time(latest(rtt)), units::milliseconds(most)),
+        None => "no round trip was measured".to_owned(),
+    };
+    html! {
+        (graph(&traffic, &samples, columns, &[("received", received), ("sent", sent)]))
+        (graph(&trips, &samples, columns, &[("rtt", rtt)]))
+        nav.pages aria-label="How far back the graphs reach" {
+            @for (each, _) in SPANS {
+                a href={ "/?minutes=" (each) } aria-current=[(each == minutes).then_some("true")] {
+                    (units::counted(each, "minute"))
+                }
+            }
+        }
+    }
+}
+
+/// Values over time as lines, with a gap where there is none.
+fn graph(words: &str, samples: &[Sample], columns: usize, lines: &[(&str, Measure)]) -> Markup {
+    const WIDTH: usize = 480;
+    const HEIGHT: u64 = 100;
+    let most = lines.iter().flat_map(|(_, value)| samples.iter().filter_map(value)).max().unwrap_or(1).max(1);
+    let first = columns.saturating_sub(samples.len());
+    let point = |index: usize, value: u64| {
+        let height = u128::from(value) * u128::from(HEIGHT) / u128::from(most);
+        let height = u64::try_from(height).unwrap_or(HEIGHT).min(HEIGHT);
+        format!("{},{}", (first + index) * WIDTH / columns.saturating_sub(1).max(1), HEIGHT - height)
+    };
+    let path = |value: Measure| {
+        let mut path = String::new();
+        let mut drawing = false;
+        for (index, sample) in samples.iter().enumerate() {
+            if let Some(value) = value(sample) {
+                let point = point(index, value);
+                // One that stands alone is a dot.
+                let part = if drawing { format!("L{point}") } else { format!("M{point}L{point}") };
+                path.push_str(&part);
+            }
+            drawing = value(sample).is_some();
+        }
+        path
+    };
     html! {
         svg.graph viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="img" aria-label=(words) {
-            polyline.received points=(line(|rate| rate.received)) {}
-            polyline.sent points=(line(|rate| rate.sent)) {}
+            @for (class, value) in lines { path class=(class) d=(path(*value)) {} }
         }
         p { (words) "." }
     }
 }
 
-/// What happened lately, the newest first.
+/// What is right and wrong with the node, as `i2planctl doctor` says it.
 #[must_use]
-pub fn events(history: &History) -> Markup {
-    let rows: Vec<_> = history
-        .events()
-        .map(|event| {
-            let level = match Level::from(&event.kind) {
-                Level::Info => "info",
-                Level::Warn => "warning",
-                Level::Error => "error",
+pub fn examination(status: &Status, peers: &[Peer]) -> Markup {
+    let mut findings = doctor::examine(status, peers, &Version::current(), None);
+    finding::sort(&mut findings);
+    let rows: Vec<_> = findings
+        .iter()
+        .map(|Finding { level, subject, message, hint: advice }| {
+            let (level, class) = match level {
+                finding::Level::Ok => ("ok", "info"),
+                finding::Level::Note => ("note", "warning"),
+                finding::Level::Problem => ("problem", "error"),
             };
             vec![
-                text(&utc(event.at / 1000)),
-                html! { span class=(level) { (level) } },
-                text(&describe(&event.kind)),
+                html! { span class=(class) { (level) } },
+                text(subject),
+                html! {
+                    (clean(message))
+                    @if let Some(text) = advice { (hint(text)) }
+                },
             ]
         })
         .collect();
     html! {
-        @if rows.is_empty() { p { "Nothing has happened yet." } }
+        (table("What the node reports of itself", &["Level", "Of", "Finding"], &rows))
+        p {
+            "This is what the node knows itself. As root on its host, " code { "i2planctl doctor" } " also looks at the \
+             daemons' files and who may read them, their processes and sandboxes, the I2P router's SAM bridge, and this \
+             host's clock."
+        }
+    }
+}
+
+/// Which events are shown.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// `events`, `log`, or both.
+    pub show: String,
+    /// The level of which they are at least: `info`, `warning` or `error`.
+    pub level: String,
+    /// What they contain, whatever its case.
+    pub search: String,
+}
+
+const KINDS: [(&str, &str); 3] = [("", "events and log"), ("events", "events"), ("log", "log")];
+
+const LEVELS: [(&str, &str); 3] = [("", "all"), ("warning", "warnings and errors"), ("error", "errors")];
+
+impl EventFilter {
+    fn passes(&self, kind: &EventKind, level: &str, words: &str) -> bool {
+        let is_log = matches!(kind, EventKind::Log { .. });
+        let shown = match self.show.as_str() {
+            "events" => !is_log,
+            "log" => is_log,
+            _ => true,
+        };
+        let grave = match self.level.as_str() {
+            "warning" => level != "info",
+            "error" => level == "error",
+            _ => true,
+        };
+        shown && grave && words.to_lowercase().contains(&self.search.to_lowercase())
+    }
+}
+
+/// What happened lately and what was logged, the newest first.
+#[must_use]
+pub fn events(history: &History, filter: &EventFilter) -> Markup {
+    let row = |event: &i2plan_ipc::api::meshd::Event| {
+        let level = match Level::from(&event.kind) {
+            Level::Info => "info",
+            Level::Warn => "warning",
+            Level::Error => "error",
+        };
+        let words = describe(&event.kind);
+        filter.passes(&event.kind, level, &words).then(|| {
+            vec![
+                html! { time { (utc(event.at / 1000)) } },
+                html! { span class=(level) { (level) } },
+                text(&words),
+            ]
+        })
+    };
+    let rows: Vec<_> = history.events().filter_map(row).collect();
+    html! {
+        form.filter method="get" action="/events" role="search" {
+            label { "Show " (choice("show", &KINDS, &filter.show)) }
+            label { "Level " (choice("level", &LEVELS, &filter.level)) }
+            label { "Search " input type="search" name="q" value=(filter.search) maxlength="100"; }
+            button { "Show" }
+        }
+        @if rows.is_empty() { p { "Nothing of this kind has happened yet." } }
         @else { (table("What happened, the newest first", &["Time (UTC)", "Level", "Event"], &rows)) }
     }
 }

@@ -14,16 +14,17 @@ use i2plan_present::finding::Finding;
 /// The processes that the kernel names, by daemon.
 pub(super) type Confirmed = HashMap<&'static str, u32>;
 
-/// Asks the daemons beside `meshd`'s socket that can be reached from here, and `rpcd` if it has a socket.
+/// Asks the daemons beside `meshd`'s socket that can be reached from here, and `rpcd` and `webd` if they have sockets.
 ///
-/// `tund` refuses to talk, which is an answer too. The connector has no socket.
-pub(super) async fn ask(meshd: &Path, rpcd: Option<(PathBuf, Vec<u8>)>) -> Confirmed {
+/// `tund` refuses to talk, which is an answer too. The connector and `named` have no socket.
+pub(super) async fn ask(meshd: &Path, rpcd: Option<(PathBuf, Vec<u8>)>, webd: Option<PathBuf>) -> Confirmed {
     let hello = greeting(Role::Client).unwrap_or_default();
     let mut asked = vec![
         ("meshd", "i2plan-meshd", meshd.to_owned(), hello.clone()),
         ("keyd", "i2plan-keyd", meshd.with_file_name(paths::KEYD_CONTROL_SOCKET), hello.clone()),
-        ("tund", "i2plan-tund", meshd.with_file_name(paths::TUND_SOCKET), hello),
+        ("tund", "i2plan-tund", meshd.with_file_name(paths::TUND_SOCKET), hello.clone()),
     ];
+    asked.extend(webd.map(|path| ("webd", "i2plan-web", path, hello)));
     asked.extend(rpcd.map(|(path, question)| ("rpcd", "i2plan-rpc", path, question)));
     let mut confirmed = Confirmed::new();
     for (name, user, path, question) in asked {

@@ -24,7 +24,7 @@ pub(super) struct Sandbox {
     no_new_privs: bool,
     /// A system call filter is in force.
     seccomp: bool,
-    /// None where nobody says: the node's own router is in no conversation with `meshd`.
+    /// None where nobody says: the node's own router is in no conversation with `meshd`, and `named` is its client.
     landlock: Option<Landlock>,
     /// Others of its user may read its memory, and the kernel may write it to a file.
     dumpable: bool,
@@ -46,7 +46,9 @@ pub(super) fn look(
         let Some(said) = daemon.pid else { continue };
         let (pid, confirmed, lie) = process::compare(&daemon.name, said, processes);
         findings.extend(lie);
-        daemons.push((daemon.name.as_str(), pid, confirmed, Some(daemon.landlock.unwrap_or_default())));
+        // `named` is a client of meshd: it says its build and no more.
+        let landlock = (daemon.name != "named").then(|| daemon.landlock.unwrap_or_default());
+        daemons.push((daemon.name.as_str(), pid, confirmed, landlock));
     }
     daemons.extend(router.map(|pid| (ROUTER, pid, true, None)));
     for (name, pid, confirmed, landlock) in daemons {
@@ -112,7 +114,7 @@ fn judge(sandboxes: &HashMap<String, Sandbox>, interface_is_up: bool, swap: bool
         let mut add = |level, message: String, hint: &str| {
             findings.push(Finding::new(level, name, message, Some(hint.to_owned())));
         };
-        let holds_keys = !matches!(name.as_str(), "meshd" | "rpcd" | "connector");
+        let holds_keys = !matches!(name.as_str(), "meshd" | "rpcd" | "connector" | "webd" | "named");
         let restart = "restart i2plan's daemons; if that does not help, the program is not what was built";
         if own.uid == 0 {
             add(Level::Problem, "it runs as root".to_owned(), "start it as a user of its own");

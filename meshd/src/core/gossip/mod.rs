@@ -48,6 +48,7 @@ impl LocalMember {
         self.standing(now)?;
         self.refute(cx, now);
         if self.announcer.poll_announcement(now.monotonic) {
+            cx.counts.announcements += 1;
             self.announce(cx, now);
         }
         let catches_up = self.catches_up(now);

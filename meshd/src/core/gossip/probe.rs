@@ -13,13 +13,14 @@ use rand::RngExt as _;
 use rand::seq::IteratorRandom as _;
 use tracing::{debug, info};
 
-use crate::core::Now;
-use crate::core::context::Context;
+use crate::core::context::{Context, PingForUser};
 use crate::core::detector::{Acked, Task};
+use crate::core::error::MeshError;
 use crate::core::local_member::LocalMember;
 use crate::core::members::{CONFIRMATIONS, Member};
 use crate::core::requests::Pending;
 use crate::core::rumors::Topic;
+use crate::core::{CommandId, Now};
 
 /// Through how many others a member is pinged that has not answered for long.
 const FEW_RELAYS: usize = 3;
@@ -114,6 +115,27 @@ impl LocalMember {
             self.detector.asked_relay(number, relay.hash());
             self.send(cx, &relay, &Message::PingRequest(number, node, Gossip::default()), now);
         }
+    }
+
+    /// Pings a member for a user. One that answers is there, whatever else is known of it.
+    pub(crate) fn ping_for_user(&mut self, cx: &mut Context, command: CommandId, node: &str, now: Now) {
+        let member = self.known_node(cx, node).and_then(|node| {
+            let Some(own) = self.publication.record.clone() else { return Err(MeshError::NotPublished) };
+            if self.bans.is_banned(&node) {
+                return Err(MeshError::Banned);
+            }
+            // It may know this node by another destination, or not yet.
+            Ok((node, own_record(own)))
+        });
+        let (node, gossip) = match member {
+            Ok(member) => member,
+            Err(error) => return cx.answer(command, Err(error)),
+        };
+        let Some(member) = self.members.get(&node) else { return };
+        let control = member.way(&mut cx.rng);
+        let number = cx.rng.random();
+        cx.pings.insert(number, PingForUser { command, node, sent: now.monotonic });
+        self.send(cx, &control, &Message::Ping(number, gossip), now);
     }
 
     /// Asks a few members for an answer, to see whether this node hears any. They learn who asks: this node may be at a
@@ -247,6 +269,18 @@ impl LocalMember {
     pub(crate) fn handle_ack(&mut self, cx: &mut Context, from: &Destination, number: u64, now: Now) {
         // A member may answer from another of its destinations than it was asked at.
         let from = from.hash();
+        if let Some(ping) = cx.pings.get(&number) {
+            if self.members.at(&from).any(|node| node == ping.node) {
+                let rtt = now.monotonic.saturating_sub(ping.sent);
+                if let Some(member) = self.members.get_mut(&ping.node) {
+                    member.contact_mut().rtt = Some(rtt);
+                }
+                let milliseconds = u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX);
+                cx.answer(ping.command, Ok(meshd::Reply::Pinged { milliseconds }));
+                cx.pings.remove(&number);
+            }
+            return;
+        }
         let there = self.members.at(&from).filter_map(|node| self.members.get(&node));
         let controls = [from].into_iter().chain(there.flat_map(|member| member.record.controls()));
         let acked = controls

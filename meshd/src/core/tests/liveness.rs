@@ -28,6 +28,26 @@ fn words_of_others_on_their_lives_are_saved_rarely_and_records_soon() {
 }
 
 #[test]
+fn a_user_learns_whether_a_member_answers() {
+    let mut world = World::network(&[0, 0]);
+    let node = world.node(1);
+    let ping = |world: &mut World| {
+        let now = world.now();
+        world.nodes[0].mesh.ping(0, &node.to_string(), now);
+        world.settle(0);
+        world.run(11);
+        world.nodes[0].answers.pop().expect("an answer")
+    };
+    assert!(matches!(ping(&mut world), Ok(meshd::Reply::Pinged { .. })));
+    world.down = vec![1];
+    assert_eq!(ping(&mut world).unwrap_err().kind, ErrorKind::Timeout);
+    world.down.clear();
+    world.command(0, |mesh, now| mesh.add_ban(0, &node.to_string(), String::new(), None, now)).unwrap();
+    assert_eq!(ping(&mut world).unwrap_err(), MeshError::Banned.into());
+    assert!(world.nodes[0].answers.is_empty());
+}
+
+#[test]
 fn a_member_that_is_off_is_found_out_and_welcomed_back() {
     for count in [1, 2, 5] {
         let mut world = World::network(&vec![0; count]);

@@ -174,7 +174,7 @@ impl Daemon {
     }
 
     /// Has the mesh carry out a command, which it answers under the number that it gets.
-    fn have_mesh(&mut self, answer: ReplySender, act: impl FnOnce(&mut Mesh, CommandId, Now)) {
+    pub(super) fn have_mesh(&mut self, answer: ReplySender, act: impl FnOnce(&mut Mesh, CommandId, Now)) {
         let now = self.now();
         let Some(mesh) = &mut self.mesh else {
             let _ = answer.send(Err(without_identity()));

@@ -110,7 +110,7 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), End> {
 
     let (commands, command_queue) = mpsc::channel(64);
     let access = access(options.named);
-    let control = Arc::new(Control { commands, event_log: Arc::clone(&options.event_log) });
+    let control = Arc::new(Control::new(commands, Arc::clone(&options.event_log)));
     let mut tasks = Tasks::default();
     tasks.spawn("control socket", serve(listener, control, access, ConnectionLimits::default()));
     let daemon = Daemon::start(options, storage, sleep, command_queue, tasks);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use i2plan_ipc::Role;
 use i2plan_ipc::api::keyd;
 use i2plan_ipc::api::meshd::{self, Query, Reply};
+use i2plan_ipc::api::tund::Handshakes;
 use i2plan_ipc::hello::{HelloReply, Landlock};
 use i2plan_ipc::version::Version;
 use i2plan_proto::destination::DestinationHash;
@@ -17,6 +18,7 @@ use super::keyd_link::KeydReport;
 use crate::core::{Mesh, describe_key};
 use crate::shell::host;
 use crate::shell::service::ReplySender;
+use crate::shell::tunnel::TundReport;
 
 /// How long after a control message a member counts as speaking.
 pub(super) const HEARD_LATELY: Duration = Duration::from_secs(60);
@@ -37,6 +39,9 @@ impl Daemon {
             Query::Routes => mesh.map(|mesh| Reply::Routes(mesh.routes(now))),
             Query::ListBans => mesh.map(|mesh| Reply::Bans(mesh.ban_reports())),
             Query::ListInvites => mesh.map(|mesh| Reply::Invites(mesh.invite_reports(now))),
+            Query::Ping { node_id } => {
+                return self.have_mesh(answer, |mesh, id, now| mesh.ping(id, &node_id, now));
+            }
             Query::CheckNetwork { network, subnet } => {
                 let question = host::network_question(&network, &subnet, self.config.current());
                 return self.check_host(question.map(Some), answer, |_, _, answer| {
@@ -116,6 +121,7 @@ impl Daemon {
         meshd::Counters {
             started_at: started_at(self.started),
             messages: self.mesh.as_ref().map(Mesh::message_counts).unwrap_or_default(),
+            handshakes: handshakes(&self.tunnel_report.borrow()),
             state_writes: self.state_writes,
             events: self.event_log.counts(),
         }
@@ -156,6 +162,11 @@ impl Daemon {
             })
             .collect()
     }
+}
+
+/// The handshakes that `tund` has counted.
+pub(in crate::shell) fn handshakes(tunnel: &TundReport) -> Handshakes {
+    tunnel.stats.as_ref().map(|stats| stats.handshakes).unwrap_or_default()
 }
 
 /// The daemons, with what is wrong with this one, and with `tund` and what to do about that.

@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 
 use first_answer::FirstAnswer;
 pub(super) use first_answer::YIELD_TO_FIRST;
+use i2plan_ipc::api::tund::Handshakes;
 use i2plan_ipc::rate::{Bucket, Quota};
 use i2plan_proto::path_report::PathReport;
 use path_state::PathState;
 
-use super::message::data_counter;
+use super::message::{data_counter, is_initiation, is_response};
 use super::peer_config::MAX_PEERS;
 use crate::path::flow_queues::{FlowQueues, MAX_HELD};
 use crate::path::node_limit::NodeLimit;
@@ -79,6 +80,8 @@ pub(super) struct Pacer {
     /// Goes before all data: few, small, and everything else waits for them.
     control: VecDeque<(u32, Vec<u8>)>,
     control_dropped: HashMap<u32, u64>,
+    /// The handshakes of all peers, whose messages all pass here.
+    handshakes: Handshakes,
     flows: HashMap<u32, Flow>,
     /// Whose turn it is under the common rate; each of them is marked active.
     turns: VecDeque<u32>,
@@ -158,6 +161,7 @@ impl Pacer {
             sent: Bucket::default(),
             control: VecDeque::new(),
             control_dropped: HashMap::new(),
+            handshakes: Handshakes::default(),
             flows: HashMap::new(),
             turns: VecDeque::new(),
             paced: VecDeque::new(),
@@ -189,6 +193,8 @@ impl Pacer {
     /// Queues a handshake message or keepalive.
     pub(super) fn push_control(&mut self, peer: u32, message: Vec<u8>) {
         if self.control.len() < MAX_CONTROL {
+            self.handshakes.initiated += u64::from(is_initiation(&message));
+            self.handshakes.received += u64::from(is_response(&message));
             self.control.push_back((peer, message));
         } else {
             *self.control_dropped.entry(peer).or_default() += 1;
@@ -257,7 +263,23 @@ impl Pacer {
     }
 
     /// Notes how long a handshake with a peer took.
+    pub(super) fn handshakes(&self) -> Handshakes {
+        self.handshakes
+    }
+
+    /// A handshake was not completed before this node began another.
+    pub(super) fn note_failed_handshake(&mut self) {
+        self.handshakes.failed += 1;
+    }
+
+    /// A handshake is completed.
+    pub(super) fn note_handshake(&mut self) {
+        self.handshakes.succeeded += 1;
+    }
+
+    /// How long the answer to a handshake took.
     pub(super) fn note_round_trip(&mut self, peer: u32, round_trip: Duration) {
+        self.handshakes.durations.observe(round_trip);
         let flow = self.flow(peer);
         flow.round_trip = Some(round_trip);
         if let Some(path) = &mut flow.path {
