@@ -31,6 +31,7 @@ pub mod bench_ctl;
 pub mod bench_path;
 pub mod build;
 pub mod demo;
+pub mod firewall;
 pub mod i2p;
 pub mod intruder;
 pub mod load;
