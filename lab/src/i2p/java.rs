@@ -34,6 +34,9 @@ pub(super) fn jars() -> Result<Vec<PathBuf>, Failure> {
     Ok(jars.into())
 }
 
+/// The file with the configuration of its SAM bridge.
+const SAM_CLIENT: &str = "01-net.i2p.sam.SAMBridge-clients.config";
+
 fn program() -> Result<PathBuf, Failure> {
     sandbox::find("java").ok_or_else(|| {
         Failure::new("Java I2P needs Java: install it (Debian: apt-get install default-jre-headless)")
@@ -74,7 +77,11 @@ pub(super) async fn start(
         // The router adds its keys for NTCP2, which others know from then on.
         std::fs::write(settings, text(router))?;
     }
-    std::fs::write(data.join("clients.config"), clients(router))?;
+    let programs = data.join("clients.config.d");
+    std::fs::create_dir_all(&programs)?;
+    if let Some(sam) = router.sam {
+        std::fs::write(programs.join(SAM_CLIENT), sam_client(sam))?;
+    }
     let level = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| "ERROR".to_owned());
     std::fs::write(data.join("logger.config"), format!("logger.defaultLevel={}\n", level.to_uppercase()))?;
     fill_netdb(data, &known_routers(&config.netdb, &router.name)?)?;
@@ -111,15 +118,31 @@ fn text(router: &RouterConfig) -> String {
     )
 }
 
-/// The configuration of the programs in the router: its SAM bridge, if it is to have one.
-fn clients(router: &RouterConfig) -> String {
-    let Some(SamBridge { address, udp_port }) = router.sam else { return String::new() };
+/// The configuration of the router's SAM bridge.
+fn sam_client(SamBridge { address, udp_port }: SamBridge) -> String {
+    let host = address.ip();
+    // The usual one is not said.
+    let udp = if udp_port == SamBridge::USUAL.udp_port && host == SamBridge::USUAL.address.ip() {
+        String::new()
+    } else {
+        format!(" sam.udp.host={host} sam.udp.port={udp_port}")
+    };
     format!(
-        "clientApp.0.main=net.i2p.sam.SAMBridge\nclientApp.0.name=SAM\n\
-         clientApp.0.args=sam.keys {} {} sam.udp.host={} sam.udp.port={udp_port}\n\
-         clientApp.0.delay=0\nclientApp.0.startOnLoad=true\n",
-        address.ip(),
-        address.port(),
-        address.ip(),
+        "clientApp.0.main=net.i2p.sam.SAMBridge\nclientApp.0.name=SAM application bridge\n\
+         clientApp.0.args=sam.keys {host} {} i2cp.tcp.host=127.0.0.1 i2cp.tcp.port=7654{udp}\n\
+         clientApp.0.startOnLoad=true\n",
+        address.port()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guide_has_the_lines_that_the_routers_of_the_laboratory_have() {
+        let guide = include_str!("../../../docs/guide.md");
+        assert!(guide.contains(&format!("```\n{}```\n", sam_client(SamBridge::USUAL))));
+        assert!(guide.contains(&format!("`clients.config.d/{SAM_CLIENT}`")));
+    }
 }
