@@ -24,8 +24,10 @@ pub(super) struct ControlPath {
     next: Path,
     /// When something has last come by UDP.
     heard: Option<Duration>,
-    /// When UDP was last found not to come back, and what was said of it.
-    silent: Option<(Duration, String)>,
+    /// When UDP was last found not to come back.
+    silent: Option<Duration>,
+    /// What was said of it.
+    error: Option<String>,
     /// The last session over TCP has failed.
     tcp_failed: bool,
     /// The router brings nothing back that a session sends to itself.
@@ -48,7 +50,8 @@ impl ControlPath {
     pub(super) fn handle_silence(&mut self, error: String, began: Duration, now: Duration) {
         // Where others hear by UDP meanwhile, it is the session.
         if self.heard.is_none_or(|heard| heard < began) {
-            (self.next, self.tcp_failed, self.silent) = (Path::Tcp, false, Some((now, error)));
+            (self.next, self.tcp_failed) = (Path::Tcp, false);
+            (self.silent, self.error) = (Some(now), Some(error));
         }
     }
 
@@ -60,22 +63,22 @@ impl ControlPath {
         }
     }
 
-    /// Something has come over TCP from another.
+    /// Something has come from another through a fallback session over TCP.
     pub(super) fn handle_tcp(&mut self, now: Duration) {
-        if self.next(true, now) == Path::Tcp {
-            self.next = Path::Tcp;
+        if self.next == Path::Udp && self.next(true, now) == Path::Tcp {
+            (self.next, self.silent) = (Path::Tcp, Some(now));
         }
     }
 
     /// A session over TCP could not be opened. Returns what was said of UDP before.
     pub(super) fn handle_tcp_failure(&mut self) -> Option<String> {
         (self.next, self.tcp_failed) = (Path::Udp, true);
-        self.silent.as_ref().map(|(_, error)| error.clone())
+        self.error.clone()
     }
 
     /// Whether UDP comes back, as far as is known.
     pub(super) fn works(&self) -> bool {
-        self.heard > self.silent.as_ref().map(|(at, _)| *at)
+        self.heard > self.silent
     }
 }
 
@@ -134,6 +137,10 @@ mod tests {
         quiet.handle_bridge(false);
         quiet.handle_tcp(seconds(9));
         assert_eq!(quiet.next(false, seconds(9)), Path::Tcp, "that is the one that works");
+        quiet.handle_udp(seconds(8));
+        assert_eq!((quiet.next(false, seconds(10)), quiet.works()), (Path::Tcp, false));
+        quiet.handle_udp(seconds(20));
+        assert_eq!((quiet.next(false, seconds(21)), quiet.works()), (Path::Udp, true));
         path.handle_udp(seconds(10));
         path.handle_tcp(seconds(11));
         assert_eq!((path.next(false, seconds(11)), path.next(true, seconds(11))), (Path::Udp, Path::Udp));

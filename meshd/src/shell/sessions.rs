@@ -575,7 +575,8 @@ async fn watch(
                 let _ = context.updates.send(Update::Found { kind, hash, destination }).await;
             }
             Ok(Received::Datagram(datagram)) => {
-                if take_datagram(&datagram, kind, local, &context.updates) {
+                let is_of_another = take_datagram(&datagram, kind, local, &context.updates);
+                if is_of_another && kind == SessionKind::Fallback {
                     context.path().handle_tcp(context.started.elapsed());
                 }
             }

@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 use super::Daemon;
 use super::status::HEARD_LATELY;
 use crate::core::{Now, Peer};
+use crate::shell::control_path::Path;
 use crate::shell::introductions::{Introductions, Verdict};
 use crate::shell::pair_health::{PairActions, Traffic};
 use crate::shell::session_health::{HealthAction, IdleAction, Patience};
@@ -77,7 +78,7 @@ pub(super) struct ControlSession {
     sender: ControlSender,
     lookups: mpsc::Sender<DestinationHash>,
     introductions: Introductions,
-    /// Another is opened in its place, since UDP works.
+    /// Another is opened in its place, whose messages go in the other way.
     is_left: bool,
 }
 
@@ -172,18 +173,23 @@ impl Daemon {
         self.watch_idle(now);
         self.watch_control(now);
         self.watch_data(now);
-        self.watch_path();
+        self.watch_path(now);
         self.tell_health();
     }
 
-    /// Goes over from TCP to UDP when that works.
-    fn watch_path(&mut self) {
-        if let Some(session) = &mut self.control
-            && session.is_over_tcp()
-            && self.sessions.path().works()
-            && !std::mem::replace(&mut session.is_left, true)
-        {
-            info!("UDP comes back from the bridge: the control session is opened anew, to use it");
+    /// Goes over from TCP to UDP when that works, and to TCP when only the fallback session is heard through, which has that.
+    fn watch_path(&mut self, now: Now) {
+        let fallback = self.fallback.as_ref().and_then(|fallback| fallback.session.as_ref());
+        let fallback_over_tcp = fallback.is_some_and(ControlSession::is_over_tcp);
+        let Some(session) = &mut self.control else { return };
+        let path = self.sessions.path();
+        let other = match session.is_over_tcp() {
+            true if path.works() => "UDP",
+            false if fallback_over_tcp && path.next(false, now.monotonic) == Path::Tcp => "TCP",
+            _ => return,
+        };
+        if !std::mem::replace(&mut session.is_left, true) {
+            info!("the bridge is heard over {other}: the control session is opened anew, to use it");
             let _ = self.renew_control.try_send(Renewal::Open);
         }
     }
