@@ -13,7 +13,7 @@ use lab::i2p::kind::Routers;
 use lab::i2p::router::{SAM, SamBridge};
 use lab::node::{Lab, Node};
 use lab::testing::sandboxed;
-use lab::traffic::{ping, reach, transfer};
+use lab::traffic::{ping, reach, transfer, until_flowing};
 use lab::{Failure, firewall, netns};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -202,6 +202,37 @@ async fn udp_is_blocked(routers: Routers) -> Result<(), Failure> {
     lab.stop().await
 }
 
+/// A node with a member, whose bridge's UDP is dropped from some time on; then the firewall is opened.
+async fn udp_is_blocked_later(routers: Routers) -> Result<(), Failure> {
+    let mut lab = Lab::start_on(routers).await?;
+    for _ in 0..2 {
+        lab.add_node().await?;
+    }
+    lab.ready().await?;
+    let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
+    two.join_by(one).await?;
+    reach(two, one).await?;
+    let port = SamBridge::USUAL.udp_port;
+    for matching in [format!("udp sport {port}"), format!("udp dport {port}")] {
+        firewall::block(&two.name, &matching).await?;
+    }
+    let began = Instant::now();
+    let over_tcp = async |node: &Node| {
+        let sam = node.status().await?.sam;
+        Ok(sam.control.state == "up" && sam.control.over_tcp)
+    };
+    two.until("control goes over TCP", UNUSABLE * 4, over_tcp).await?;
+    println!("control over TCP after {:.1} s", began.elapsed().as_secs_f64());
+    let began = Instant::now();
+    let heard = async |node: &Node| hears(node, began.elapsed()).await;
+    two.until("it hears the other over control", UNUSABLE, heard).await?;
+    firewall::open(&two.name).await?;
+    let opened = Instant::now();
+    until_flowing([one, two], UNUSABLE).await?;
+    println!("traffic flows after {:.1} s", opened.elapsed().as_secs_f64());
+    lab.stop().await
+}
+
 /// Whether a node has heard its only peer over control in this time.
 async fn hears(node: &Node, within: Duration) -> Result<bool, Failure> {
     let peers = node.control().await?.peers().await.map_err(|error| node.failure(&error.to_string()))?;
@@ -220,6 +251,13 @@ fn a_node_without_udp_to_emissary_says_so() {
 fn a_node_without_udp_to_i2pd_has_control_over_tcp() {
     let name = "a_node_without_udp_to_i2pd_has_control_over_tcp";
     on(Routers::I2pd, name, async || udp_is_blocked(Routers::I2pd).await);
+}
+
+#[test]
+#[ignore = "takes ten minutes: see CONTRIBUTING.md"]
+fn a_node_that_loses_udp_to_i2pd_has_control_over_tcp() {
+    let name = "a_node_that_loses_udp_to_i2pd_has_control_over_tcp";
+    on(Routers::I2pd, name, async || udp_is_blocked_later(Routers::I2pd).await);
 }
 
 #[test]

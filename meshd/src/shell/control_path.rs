@@ -76,6 +76,12 @@ impl ControlPath {
         self.error.clone()
     }
 
+    /// Whether a session through which nothing has come back is to be believed where another has shown the port. Not if UDP
+    /// may have been cut off since, and there is another way.
+    pub(super) fn trusts_port(&self, now: Duration) -> bool {
+        self.tcp_failed || self.heard.is_some_and(|heard| now < heard + LATELY)
+    }
+
     /// Whether UDP comes back, as far as is known.
     pub(super) fn works(&self) -> bool {
         self.heard > self.silent
@@ -126,6 +132,18 @@ mod tests {
         // What had come before is told late.
         path.handle_udp(seconds(99));
         assert_eq!(path.next(false, seconds(101)), Path::Tcp);
+    }
+
+    #[test]
+    fn a_port_that_worked_is_not_trusted_for_ever_where_tcp_may_do() {
+        let mut path = ControlPath::default();
+        assert!(!path.trusts_port(seconds(0)));
+        path.handle_udp(seconds(10));
+        assert!(path.trusts_port(seconds(69)) && !path.trusts_port(seconds(70)));
+        path.handle_silence("no UDP".to_owned(), seconds(70), seconds(110));
+        assert!(!path.trusts_port(seconds(111)));
+        path.handle_tcp_failure();
+        assert!(path.trusts_port(seconds(112)), "as on emissary");
     }
 
     #[test]

@@ -129,6 +129,8 @@ pub(super) struct Context {
     pub(super) bridge: Bridge,
     /// The UDP port of the bridge through which a session was last tested; 0 before.
     pub(super) udp_port: Arc<AtomicU16>,
+    /// The same, if nothing has cast doubt on it since.
+    pub(super) proven_port: Arc<AtomicU16>,
     /// How control messages go.
     pub(super) path: Arc<Mutex<ControlPath>>,
     /// What the tunnels of every session are to be.
@@ -516,7 +518,19 @@ async fn test(
             take_datagram(datagram, kind, &open.destination, &context.updates);
         }
     };
-    let tested = self_test::run(stream, &socket, &tested, &ports, &context.udp_port, pass_on).await;
+    let now = context.started.elapsed();
+    let trusts = match kind {
+        SessionKind::Control | SessionKind::Fallback => context.path().trusts_port(now),
+        SessionKind::Data => context.path().next(false, now) == Path::Udp,
+        SessionKind::StaticRaw | SessionKind::StaticRepliable => true,
+    };
+    let proven = if trusts {
+        &context.udp_port
+    } else {
+        context.proven_port.store(0, Ordering::Relaxed);
+        &context.proven_port
+    };
+    let tested = self_test::run(stream, &socket, &tested, &ports, proven, pass_on).await;
     let now = context.started.elapsed();
     if let Err(failed @ SelfTestError::Port { .. }) = &tested
         && is_for_control(kind)
@@ -528,6 +542,7 @@ async fn test(
     let after_ms = started.elapsed().as_millis();
     if is_back {
         context.path().handle_udp(now);
+        context.proven_port.store(port, Ordering::Relaxed);
         info!(?kind, udp_port = port, after_ms, "the self-test of a session has passed");
     } else {
         info!(?kind, udp_port = port, after_ms, "a session does not reach itself, and is used all the same");

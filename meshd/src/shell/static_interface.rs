@@ -206,6 +206,7 @@ impl StaticInterface {
         let context = Context {
             bridge: Bridge { address: config.sam_address.clone(), udp_port: config.sam_udp_port },
             udp_port: known.udp_port,
+            proven_port: Arc::default(),
             path: Arc::default(),
             tunnels: Tunnels {
                 length: config.tunnel_length,

@@ -223,6 +223,7 @@ impl Daemon {
                 udp_port: options.config.sam_udp_port,
             },
             udp_port: Arc::default(),
+            proven_port: Arc::default(),
             path: Arc::default(),
             tunnels: Tunnels {
                 length: options.config.tunnel_length,
