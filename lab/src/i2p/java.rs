@@ -130,7 +130,7 @@ fn sam_client(SamBridge { address, udp_port }: SamBridge) -> String {
     format!(
         "clientApp.0.main=net.i2p.sam.SAMBridge\nclientApp.0.name=SAM application bridge\n\
          clientApp.0.args=sam.keys {host} {} i2cp.tcp.host=127.0.0.1 i2cp.tcp.port=7654{udp}\n\
-         clientApp.0.startOnLoad=true\n",
+         clientApp.0.startOnLoad=true\nclientApp.0.delay=0\n",
         address.port()
     )
 }
