@@ -257,6 +257,7 @@ fn status(network: Option<Network>) -> Status {
         error: None,
         health: SessionHealth::Fine,
         silent: None,
+        over_tcp: false,
     };
     let daemon = |name: &str, error: Option<&str>| Daemon {
         name: name.to_owned(),

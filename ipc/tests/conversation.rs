@@ -287,6 +287,7 @@ async fn a_slow_answer_is_waited_for() {
         tunnel_length_variance: 0,
         tunnel_quantity: 1,
         tunnel_backup_quantity: 0,
+        over_tcp: false,
     };
     let request = i2plan_ipc::api::keyd::Request::OpenSession(open);
     let Err(ClientError::Api(error)) = client.call(request).await else {

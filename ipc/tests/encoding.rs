@@ -55,12 +55,13 @@ fn requests_to_keyd() {
         tunnel_length_variance: 0,
         tunnel_quantity: 2,
         tunnel_backup_quantity: 0,
+        over_tcp: false,
     };
     are_encoded_as(vec![
         (keyd::Request::Identity, r"\xa8Identity"),
         (
             keyd::Request::OpenSession(open),
-            r"\x81\xabOpenSession\x86\xa4kind\xa4data\xa2id\xa1x\xadtunnel_length\x01\xb6tunnel_length_variance\x00\xaftunnel_quantity\x02\xb6tunnel_backup_quantity\x00",
+            r"\x81\xabOpenSession\x87\xa4kind\xa4data\xa2id\xa1x\xadtunnel_length\x01\xb6tunnel_length_variance\x00\xaftunnel_quantity\x02\xb6tunnel_backup_quantity\x00\xa8over_tcp\xc2",
         ),
         (
             keyd::Request::AwaitOrder(connector),

@@ -10,6 +10,7 @@ use i2plan_ipc::api::keyd::{OpenSession, SessionKind};
 use i2plan_ipc::bridge::Unfinished;
 use i2plan_ipc::passphrase::Passphrase;
 use i2plan_ipc::{ApiError, ErrorKind};
+use i2plan_proto::sam::line::Line;
 use i2plan_proto::sam::session::{
     GreetingError, HELLO, NewSession, SessionError, Style, Tunnels, hello_with_login, read_answer,
     read_greeting,
@@ -85,7 +86,7 @@ pub async fn open(
     let datagrams = std::net::UdpSocket::from(datagrams);
     datagrams.set_nonblocking(true).map_err(io)?;
     // The bridge forwards to where datagrams to it come from.
-    let forward_to = datagrams.local_addr().map_err(io)?;
+    let forward_to = (!request.over_tcp).then(|| datagrams.local_addr()).transpose().map_err(io)?;
     let stream = std::net::TcpStream::from(stream);
     stream.set_nonblocking(true).map_err(io)?;
     let mut stream = TcpStream::from_std(stream).map_err(io)?;
@@ -108,7 +109,8 @@ pub async fn open(
     let line = new_session(request, forward_to).line(private_key);
     stream.write_all(line.as_bytes()).await.map_err(io)?;
     let mut stream = Unfinished::new(stream);
-    read_answer(&read_line(stream.stream()).await.map_err(io)?).map_err(refused)?;
+    let answer = skip_datagrams(stream.stream()).await.map_err(io)?;
+    read_answer(&answer).map_err(refused)?;
     let stream = OwnedFd::from(stream.finish().into_std().map_err(io)?);
     Ok(Opened { connection: Connection { stream, datagrams: datagrams.into() }, version })
 }
@@ -124,6 +126,22 @@ async fn read_line(stream: &mut TcpStream) -> io::Result<Zeroizing<Vec<u8>>> {
             // Some routers end the connection instead of the line.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(line),
             Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The first line that announces no datagram, as by [`read_line`]. Others may send to the session before the router says that
+/// it is open.
+async fn skip_datagrams(stream: &mut TcpStream) -> io::Result<Zeroizing<Vec<u8>>> {
+    loop {
+        let line = read_line(stream).await?;
+        // Any other line may carry the private key, and is not to be copied.
+        if !line.starts_with(b"DATAGRAM RECEIVED ") {
+            return Ok(line);
+        }
+        let Ok(Line::Datagram { len, .. }) = Line::parse(&line) else { return Ok(line) };
+        for _ in 0..len {
+            stream.read_u8().await?;
         }
     }
 }
@@ -156,7 +174,7 @@ pub fn checked(request: OpenSession, min_length: u8) -> Result<OpenSession, ApiE
     Ok(OpenSession { tunnel_length, tunnel_length_variance, ..request })
 }
 
-fn new_session(request: &OpenSession, forward_to: SocketAddr) -> NewSession<'_> {
+fn new_session(request: &OpenSession, forward_to: Option<SocketAddr>) -> NewSession<'_> {
     let style = match request.kind {
         SessionKind::Control | SessionKind::Fallback | SessionKind::StaticRepliable => Style::Datagram,
         SessionKind::Data | SessionKind::StaticRaw => Style::Raw,
@@ -230,6 +248,7 @@ mod tests {
             tunnel_length_variance: 0,
             tunnel_quantity: 3,
             tunnel_backup_quantity: 0,
+            over_tcp: false,
         }
     }
 
@@ -251,6 +270,16 @@ mod tests {
         greeting: &'static [u8],
         answer: &'static [u8],
     ) -> (Result<Opened, ApiError>, Vec<String>, SocketAddr) {
+        ask(&request(), login, greeting, answer).await
+    }
+
+    /// The same for another session.
+    async fn ask(
+        request: &OpenSession,
+        login: Option<&Login>,
+        greeting: &'static [u8],
+        answer: &'static [u8],
+    ) -> (Result<Opened, ApiError>, Vec<String>, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let bridge = tokio::spawn(async move {
@@ -266,7 +295,7 @@ mod tests {
         let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
         let local = datagrams.local_addr().unwrap();
         let connection = Connection { stream: stream.into(), datagrams: datagrams.into() };
-        let result = open(&request(), connection, &key(), login).await;
+        let result = open(request, connection, &key(), login).await;
         (result, bridge.await.unwrap(), local)
     }
 
@@ -281,6 +310,17 @@ mod tests {
             local.port()
         );
         assert_eq!(lines, ["HELLO VERSION MIN=3.0 MAX=3.3\n", create.as_str()]);
+    }
+
+    #[tokio::test]
+    async fn where_the_bridge_forwards_nothing_datagrams_may_come_before_its_answer() {
+        let request = OpenSession { kind: SessionKind::Control, over_tcp: true, ..request() };
+        let answer = b"DATAGRAM RECEIVED DESTINATION=AAAA SIZE=8\nSESSION\nSESSION STATUS RESULT=OK DESTINATION=THEKEY\n";
+        let (result, lines, _) = ask(&request, None, GREETING, answer).await;
+        result.unwrap();
+        let create = "SESSION CREATE STYLE=DATAGRAM ID=s-1 DESTINATION=THEKEY inbound.length=1 outbound.length=1 \
+                      inbound.quantity=3 outbound.quantity=3 i2cp.leaseSetEncType=4\n";
+        assert_eq!(lines[1], create);
     }
 
     #[tokio::test]
@@ -392,7 +432,7 @@ mod tests {
     fn tunnels_are_no_shorter_than_configured() {
         for (wanted, configured, hops) in [(0, 1, 1), (0, 3, 3), (1, 3, 3), (2, 1, 2), (0, 0, 0)] {
             let request = checked(OpenSession { tunnel_length: wanted, ..request() }, configured).unwrap();
-            let line = new_session(&request, ([127, 0, 0, 1], 9).into()).line(&key());
+            let line = new_session(&request, None).line(&key());
             for direction in ["inbound", "outbound"] {
                 assert!(line.contains(&format!("{direction}.length={hops} ")), "{}", *line);
             }
@@ -412,7 +452,7 @@ mod tests {
             };
             let request = checked(request, configured).unwrap();
             assert_eq!(request.tunnel_length_variance, expected);
-            let line = new_session(&request, ([127, 0, 0, 1], 9).into()).line(&key());
+            let line = new_session(&request, None).line(&key());
             for direction in ["inbound", "outbound"] {
                 let said = line.contains(&format!("{direction}.lengthVariance={expected}"));
                 assert_eq!(said, expected != 0, "{}", *line);

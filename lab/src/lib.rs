@@ -33,6 +33,7 @@ pub mod bench_path;
 pub mod browser;
 pub mod build;
 pub mod demo;
+pub mod firewall;
 pub mod i2p;
 pub mod intruder;
 pub mod load;

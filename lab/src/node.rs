@@ -445,6 +445,8 @@ pub struct Session {
     pub destination: Option<String>,
     /// Why it is not up.
     pub error: Option<String>,
+    /// Whether no UDP comes back from the bridge.
+    pub over_tcp: bool,
 }
 
 /// The tunnel part of [`Status`].

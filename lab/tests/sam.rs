@@ -6,15 +6,16 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use i2plan_proto::destination::{DESTINATION_LEN, base64};
 use lab::i2p::kind::Routers;
 use lab::i2p::router::{SAM, SamBridge};
 use lab::node::{Lab, Node};
 use lab::testing::sandboxed;
-use lab::traffic::{reach, transfer};
-use lab::{Failure, netns};
+use lab::traffic::{ping, reach, transfer, until_flowing};
+use lab::{Failure, firewall, netns};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
@@ -126,6 +127,143 @@ async fn a_bridge_that_is_not_found_is_named(routers: Routers) -> Result<(), Fai
     node.start_daemons()?;
     until_down(node, "the host name of the SAM bridge at bridge.invalid:7666 cannot be resolved").await?;
     lab.stop().await
+}
+
+/// A node whose bridge answers on TCP, while a firewall drops the bridge's UDP; then the firewall is opened.
+async fn udp_is_blocked(routers: Routers) -> Result<(), Failure> {
+    let mut lab = Lab::start_on(routers).await?;
+    for _ in 0..2 {
+        lab.add_node().await?;
+    }
+    lab.ready().await?;
+    let port = SamBridge::USUAL.udp_port;
+    lab.nodes[1].stop_daemons().await?;
+    firewall::block(&lab.nodes[1].name, &format!("udp sport {port}")).await?;
+    firewall::block(&lab.nodes[1].name, &format!("udp dport {port}")).await?;
+    lab.nodes[1].start_daemons()?;
+    let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
+    let carries = routers != Routers::Emissary;
+    if routers == Routers::Java {
+        // Nothing shows that UDP does not come back, but that the inviter does not answer.
+        let began = Instant::now();
+        two.join_by(one).await?;
+        println!("joined after {:.1} s", began.elapsed().as_secs_f64());
+    }
+    if carries {
+        let over_tcp = async |node: &Node| {
+            let sam = node.status().await?.sam;
+            Ok(sam.control.state == "up" && sam.control.over_tcp)
+        };
+        let began = Instant::now();
+        two.until("control goes over TCP", UNUSABLE * 3, over_tcp).await?;
+        println!("control over TCP after {:.1} s", began.elapsed().as_secs_f64());
+    } else {
+        until_down(two, "its UDP port is not 7655").await?;
+    }
+    let report: Value = serde_json::from_str(&two.ctl(&["--json", "doctor"], "").await?.stdout).unwrap();
+    println!("{report:#}");
+    let findings = report["findings"].as_array().unwrap();
+    let problem = findings.iter().find(|finding| finding["level"] == "problem").unwrap().to_string();
+    let expected = if carries { "control messages go over TCP" } else { "its UDP port is not 7655" };
+    assert!(problem.contains(expected) && problem.contains("let UDP through"), "{problem}");
+    if carries {
+        if routers != Routers::Java {
+            let began = Instant::now();
+            two.join_by(one).await?;
+            println!("joined after {:.1} s", began.elapsed().as_secs_f64());
+        }
+        // Each hears the other time and again.
+        for _ in 0..3 {
+            for node in [one, two] {
+                let began = Instant::now();
+                let heard = async |node: &Node| hears(node, began.elapsed()).await;
+                node.until("it hears the other over control", UNUSABLE, heard).await?;
+            }
+        }
+        let address = one.address().await?;
+        assert_eq!(ping(two, address, 3, false).await?.received, 0, "the firewall is there");
+    }
+    firewall::open(&two.name).await?;
+    let opened = Instant::now();
+    let by_udp = async |node: &Node| {
+        let status = node.status().await?;
+        Ok(status.sessions_are_open() && !status.sam.control.over_tcp)
+    };
+    two.until("both sessions are open, by UDP", UNUSABLE * 2, by_udp).await?;
+    println!("by UDP after {:.1} s", opened.elapsed().as_secs_f64());
+    if !carries {
+        two.join_by(one).await?;
+    }
+    for (from, to) in [(one, two), (two, one)] {
+        reach(from, to).await?;
+        println!("a ping comes back after {:.1} s", opened.elapsed().as_secs_f64());
+    }
+    assert!(transfer(one, two, two.address().await?, BYTES).await?.intact);
+    lab.stop().await
+}
+
+/// A node with a member, whose bridge's UDP is dropped from some time on; then the firewall is opened.
+async fn udp_is_blocked_later(routers: Routers) -> Result<(), Failure> {
+    let mut lab = Lab::start_on(routers).await?;
+    for _ in 0..2 {
+        lab.add_node().await?;
+    }
+    lab.ready().await?;
+    let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
+    two.join_by(one).await?;
+    reach(two, one).await?;
+    let port = SamBridge::USUAL.udp_port;
+    for matching in [format!("udp sport {port}"), format!("udp dport {port}")] {
+        firewall::block(&two.name, &matching).await?;
+    }
+    let began = Instant::now();
+    let over_tcp = async |node: &Node| {
+        let sam = node.status().await?.sam;
+        Ok(sam.control.state == "up" && sam.control.over_tcp)
+    };
+    two.until("control goes over TCP", UNUSABLE * 4, over_tcp).await?;
+    println!("control over TCP after {:.1} s", began.elapsed().as_secs_f64());
+    let began = Instant::now();
+    let heard = async |node: &Node| hears(node, began.elapsed()).await;
+    two.until("it hears the other over control", UNUSABLE, heard).await?;
+    firewall::open(&two.name).await?;
+    let opened = Instant::now();
+    until_flowing([one, two], UNUSABLE).await?;
+    println!("traffic flows after {:.1} s", opened.elapsed().as_secs_f64());
+    lab.stop().await
+}
+
+/// Whether a node has heard its only peer over control in this time.
+async fn hears(node: &Node, within: Duration) -> Result<bool, Failure> {
+    let peers = node.control().await?.peers().await.map_err(|error| node.failure(&error.to_string()))?;
+    let heard = peers.iter().filter_map(|peer| peer.last_heard).min();
+    // Whole seconds that have passed: less of them than that.
+    Ok(heard.is_some_and(|heard| heard < within.as_secs()))
+}
+
+#[test]
+fn a_node_without_udp_to_emissary_says_so() {
+    let name = "a_node_without_udp_to_emissary_says_so";
+    on(Routers::Emissary, name, async || udp_is_blocked(Routers::Emissary).await);
+}
+
+#[test]
+fn a_node_without_udp_to_i2pd_has_control_over_tcp() {
+    let name = "a_node_without_udp_to_i2pd_has_control_over_tcp";
+    on(Routers::I2pd, name, async || udp_is_blocked(Routers::I2pd).await);
+}
+
+#[test]
+#[ignore = "takes ten minutes: see CONTRIBUTING.md"]
+fn a_node_that_loses_udp_to_i2pd_has_control_over_tcp() {
+    let name = "a_node_that_loses_udp_to_i2pd_has_control_over_tcp";
+    on(Routers::I2pd, name, async || udp_is_blocked_later(Routers::I2pd).await);
+}
+
+#[test]
+fn a_node_without_udp_to_java_has_control_over_tcp() {
+    let name = "a_node_without_udp_to_java_has_control_over_tcp";
+    on(Routers::Java, name, async || udp_is_blocked(Routers::Java).await);
 }
 
 #[test]

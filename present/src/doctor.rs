@@ -160,6 +160,7 @@ mod tests {
             error: None,
             health: SessionHealth::Fine,
             silent: None,
+            over_tcp: false,
         };
         Status {
             name: "alpha".to_owned(),

@@ -116,6 +116,20 @@ pub fn of_the_sessions(status: &Status) -> Vec<Warning> {
             ),
         }];
     }
+    if sam.control.over_tcp {
+        return vec![Warning {
+            message: format!(
+                "the bridge at {} answers on TCP, but no UDP comes back: control messages go over TCP, and no tunnel \
+                 traffic passes",
+                sam.address
+            ),
+            hint: format!(
+                "let UDP through between this host and {}, in both directions, or set i2p.sam_udp_port if the bridge has \
+                 another port",
+                sam.address
+            ),
+        }];
+    }
     // What a daemon complains of is said there.
     let said = |error: &Option<String>| {
         error.is_some() && status.daemons.iter().any(|daemon| daemon.error == *error)
@@ -477,6 +491,9 @@ pub fn describe_session(session: &Session) -> String {
         text += &format!(" (last attempt: {error})");
     }
     if session.state == SessionState::Up {
+        if session.over_tcp {
+            text += " (over TCP)";
+        }
         match session.health {
             SessionHealth::Fine => {}
             SessionHealth::Testing => text += &format!(" ({}: it is tested)", describe_silence(session)),
@@ -549,6 +566,7 @@ pub(super) mod tests {
             error: None,
             health: SessionHealth::Fine,
             silent: None,
+            over_tcp: false,
         }
     }
 
@@ -722,6 +740,7 @@ Daemons
                 error: Some(error.to_owned()),
                 health: SessionHealth::Fine,
                 silent: None,
+                over_tcp: false,
             };
         }
         let error = Some("it is not connected to keyd".to_owned());
@@ -827,6 +846,7 @@ Daemons
             error: Some(error.to_owned()),
             health: SessionHealth::Fine,
             silent: None,
+            over_tcp: false,
         };
         (status.sam.control, status.sam.data) = (down("refused"), down("refused"));
         assert_eq!(messages(&status), ["both sessions are down: refused"]);
@@ -874,6 +894,7 @@ Daemons
             error: Some("connection refused".to_owned()),
             health: SessionHealth::Fine,
             silent: None,
+            over_tcp: false,
         };
         status.sam.data = status.sam.control.clone();
         assert_eq!(messages(&status), ["no I2P router answers at 127.0.0.1:7656: connection refused"]);
@@ -897,6 +918,17 @@ Daemons
     }
 
     #[test]
+    fn a_node_without_udp_has_one_warning_with_a_remedy() {
+        let mut status = status();
+        status.sam.control = Session { over_tcp: true, ..session(SessionState::Up) };
+        status.sam.data.state = SessionState::Down;
+        let [warning] = &of_the_sessions(&status)[..] else { panic!("one is enough") };
+        assert!(warning.message.contains("control messages go over TCP"), "{}", warning.message);
+        assert!(warning.hint.contains("let UDP through"), "{}", warning.hint);
+        assert!(describe_session(&status.sam.control).ends_with("(over TCP)"));
+    }
+
+    #[test]
     fn one_session_down_is_a_warning() {
         let mut status = status();
         status.sam.data = Session {
@@ -905,6 +937,7 @@ Daemons
             error: None,
             health: SessionHealth::Fine,
             silent: None,
+            over_tcp: false,
         };
         assert_eq!(messages(&status), ["the data session is down"]);
     }

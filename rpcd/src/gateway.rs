@@ -409,6 +409,7 @@ mod tests {
                 error: None,
                 health: i2plan_ipc::api::meshd::SessionHealth::Fine,
                 silent: None,
+                over_tcp: false,
             };
             Ok(match request {
                 Request::Status => Reply::Status(Box::new(Status {

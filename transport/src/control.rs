@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use i2plan_proto::destination::DestinationHash;
-use i2plan_proto::sam::connection::{Connection, Found};
+use i2plan_proto::sam::connection::{Connection, Received};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -18,16 +18,32 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long may be waited until a router has taken the word that a session is over.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A repliable datagram to a destination in I2P's base64.
+pub type Outgoing = (String, Vec<u8>);
+
 /// Reads a control connection until it ends, and makes lookups over it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Control {
     connection: Connection,
-    found: VecDeque<Found>,
+    received: VecDeque<Received>,
     pending: Option<(DestinationHash, Instant)>,
+    started: Instant,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self::new(Connection::default(), Instant::now())
+    }
 }
 
 impl Control {
-    /// Makes the lookups that are asked for. Returns the next one that is done.
+    /// Goes on with a connection, whose times count from this instant.
+    pub(crate) fn new(connection: Connection, started: Instant) -> Self {
+        Self { connection, received: VecDeque::new(), pending: None, started }
+    }
+
+    /// Makes the lookups that are asked for, and sends datagrams where the connection carries any. Returns the next thing
+    /// that comes.
     ///
     /// Not to be called again on a stream on which a call was cancelled.
     ///
@@ -37,28 +53,38 @@ impl Control {
         &mut self,
         stream: &mut TcpStream,
         lookups: &mut mpsc::Receiver<DestinationHash>,
-    ) -> io::Result<Found> {
+        datagrams: &mut mpsc::Receiver<Outgoing>,
+    ) -> io::Result<Received> {
         let mut buffer = [0; 2048];
         loop {
-            if let Some(found) = self.found.pop_front() {
-                return Ok(found);
+            if let Some(received) = self.received.pop_front() {
+                return Ok(received);
             }
+            while let Some(output) = self.connection.poll_output(self.started.elapsed()) {
+                stream.write_all(&output).await?;
+            }
+            let again = self.connection.poll_timeout().map(|at| self.started + at);
             let current = self.connection.current().copied();
             if self.pending.map(|(hash, _)| hash) != current {
                 self.pending = current.map(|hash| (hash, Instant::now() + LOOKUP_TIMEOUT));
             }
-            while let Some(line) = self.connection.poll_output() {
-                stream.write_all(line.as_bytes()).await?;
-            }
             tokio::select! {
                 count = stream.read(&mut buffer) => match count? {
                     0 => return Err(io::Error::other("the router closed the session")),
-                    count => self.found.extend(self.connection.receive(&buffer[..count]).map_err(io::Error::other)?),
+                    count => self.received.extend(self.connection.receive(&buffer[..count]).map_err(io::Error::other)?),
                 },
-                () = wait_for(self.pending.map(|(_, until)| until)) => self.found.extend(self.connection.give_up()),
+                () = wait_for(self.pending.map(|(_, until)| until)) => {
+                    self.received.extend(self.connection.give_up().map(Received::Found));
+                }
+                () = wait_for(again) => {}
                 Some(hash) = lookups.recv() => {
                     if !self.connection.look_up(hash) {
                         debug!("dropped a lookup: too many are waiting");
+                    }
+                }
+                Some((to, payload)) = datagrams.recv() => {
+                    if !self.connection.send(&to, &payload) {
+                        debug!("dropped a datagram: too many are waiting");
                     }
                 }
             }

@@ -100,7 +100,8 @@ pub(crate) async fn open(
     let version = read_greeting(&greeting)?;
     // A session's id lingers in some routers after its end, so every attempt has its own.
     let id = format!("i2plan-{:016x}", rand::random::<u64>());
-    let session = NewSession { style: *style, id: &id, forward_to: socket.local_addr()?, tunnels: *tunnels };
+    let forward_to = Some(socket.local_addr()?);
+    let session = NewSession { style: *style, id: &id, forward_to, tunnels: *tunnels };
     let create = session.line(keys.expose());
     let asked = Instant::now();
     let answer = ask(&mut stream, &create, "SESSION CREATE", SESSION_DEADLINE).await;

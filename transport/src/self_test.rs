@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use i2plan_proto::endpoint::AnyDestination;
-use i2plan_proto::sam::connection::Connection;
+use i2plan_proto::sam::connection::{Connection, Received};
 use i2plan_proto::sam::self_test::{DEADLINE, SelfTest};
 use i2plan_proto::sam::session::Style;
 use thiserror::Error;
@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, sleep};
 
-use crate::control::wait_for;
+use crate::control::{Control, wait_for};
 use crate::udp::{MAX_DATAGRAM, is_of_an_earlier_datagram, send};
 
 /// How often the router is asked for a destination that it has not found.
@@ -102,8 +102,8 @@ pub async fn run(
     let mut is_back = false;
     let (mut line, mut datagram) = (vec![0; 2048], vec![0; MAX_DATAGRAM]);
     loop {
-        while let Some(line) = connection.poll_output() {
-            stream.write_all(line.as_bytes()).await?;
+        while let Some(output) = connection.poll_output(started.elapsed()) {
+            stream.write_all(&output).await?;
         }
         // What is read of the connection from here on is another's.
         if is_back && connection.is_idle() {
@@ -144,8 +144,8 @@ pub async fn run(
                     0 => return Err(io::Error::other("the router closed the session").into()),
                     count => count,
                 };
-                for found in connection.receive(&line[..count]).map_err(io::Error::other)? {
-                    is_known |= found.destination.is_ok();
+                for received in connection.receive(&line[..count]).map_err(io::Error::other)? {
+                    is_known |= matches!(received, Received::Found(found) if found.destination.is_ok());
                     look_up_again = (!is_known).then(|| Instant::now() + LOOKUP_RETRY);
                 }
             }
@@ -170,6 +170,61 @@ pub async fn run(
                     } else {
                         SelfTestError::Tunnels
                     });
+                }
+            }
+        }
+    }
+}
+
+/// Tests a session without UDP, whose datagrams go and come on its connection. Other datagrams that come meanwhile go to `other`, in the form in which a bridge forwards them.
+///
+/// # Errors
+/// [`SelfTestError`]; the session is of no use then.
+pub async fn run_on_connection(
+    stream: &mut TcpStream,
+    session: &Tested<'_>,
+    mut other: impl FnMut(&[u8]),
+) -> Result<Control, SelfTestError> {
+    let started = Instant::now();
+    let Tested { id, style, destination, loops_back } = session;
+    // No port takes anything: it says when a probe is due, and what that is.
+    let mut test = SelfTest::new(*style, id, destination.clone(), rand::random(), &[0], Duration::ZERO);
+    let mut connection = Connection::with_datagrams();
+    connection.look_up(destination.hash());
+    let (mut is_known, mut line) = (false, vec![0; 2048]);
+    loop {
+        let now = started.elapsed();
+        if !loops_back && is_known && now >= SILENT {
+            return Ok(Control::new(connection, started));
+        }
+        if test.poll_transmit(now).is_some() && connection.is_ready() {
+            connection.send(&destination.to_base64(), test.payload());
+        }
+        while let Some(output) = connection.poll_output(now) {
+            stream.write_all(&output).await?;
+        }
+        let next = connection.poll_timeout().map_or(test.poll_timeout(), |at| at.min(test.poll_timeout()));
+        tokio::select! {
+            count = stream.read(&mut line) => {
+                let count = match count? {
+                    0 => return Err(io::Error::other("the router closed the session").into()),
+                    count => count,
+                };
+                let mut is_back = false;
+                for received in connection.receive(&line[..count]).map_err(io::Error::other)? {
+                    match received {
+                        Received::Found(found) => is_known |= found.destination.is_ok(),
+                        Received::Datagram(datagram) if test.handle_datagram(&datagram) => is_back = true,
+                        Received::Datagram(datagram) => other(&datagram),
+                    }
+                }
+                if is_back {
+                    return Ok(Control::new(connection, started));
+                }
+            }
+            () = sleep(next.saturating_sub(now)) => {
+                if !test.handle_timeout(started.elapsed()) {
+                    return Err(SelfTestError::Tunnels);
                 }
             }
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use i2plan_proto::destination::DestinationHash;
 use i2plan_proto::endpoint::{AnyDestination, Endpoint};
+use i2plan_proto::sam::connection::Received;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -293,8 +294,11 @@ impl Keeper {
         let lookups = &mut self.lookups;
         let control = async {
             let mut control = Control::default();
+            let (_, mut no_datagrams) = mpsc::channel(1);
             loop {
-                let found = control.next(stream, lookups).await?;
+                let Received::Found(found) = control.next(stream, lookups, &mut no_datagrams).await? else {
+                    continue;
+                };
                 let mut inner = shared.lock();
                 inner.core.handle_found(found, shared.now());
                 if let Err(error) = shared.flush(&mut inner) {

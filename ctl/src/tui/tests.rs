@@ -250,6 +250,7 @@ fn status(members: u64) -> Status {
         error: None,
         health: SessionHealth::Fine,
         silent: None,
+        over_tcp: false,
     };
     let daemon = |name: &str, pid| Daemon {
         name: name.to_owned(),

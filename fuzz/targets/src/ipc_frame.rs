@@ -151,6 +151,7 @@ fn keyd_requests() -> Vec<(&'static str, keyd::Request)> {
         tunnel_length_variance: 0,
         tunnel_quantity: 3,
         tunnel_backup_quantity: 0,
+        over_tcp: false,
     };
     let charter = testing::charter(0);
     let create = keyd::CreateInvite {

@@ -306,6 +306,8 @@ pub struct OpenSession {
     pub tunnel_quantity: u8,
     /// Tunnels in reserve in each direction, 0 to 16.
     pub tunnel_backup_quantity: u8,
+    /// Have datagrams come on the TCP connection: the bridge forwards none by UDP.
+    pub over_tcp: bool,
 }
 
 /// A SAM session that is open, as long as its TCP connection is.
@@ -473,6 +475,7 @@ mod tests {
             tunnel_length_variance: 0,
             tunnel_quantity: 1,
             tunnel_backup_quantity: 0,
+            over_tcp: false,
         });
         let connected = Request::Connected(1);
         for role in [Role::Meshd, Role::Tund, Role::Client, Role::Keyd] {

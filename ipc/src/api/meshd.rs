@@ -915,6 +915,9 @@ pub struct Session {
     /// Seconds for which an answer has been due through it, unless its health is fine.
     #[serde(default)]
     pub silent: Option<u64>,
+    /// Whether its datagrams go over the TCP connection to the bridge, because none come back by UDP.
+    #[serde(default)]
+    pub over_tcp: bool,
 }
 
 /// Whether a session that is up carries traffic, as far as is known.

@@ -466,6 +466,7 @@ fn open_session() -> Request {
         tunnel_length_variance: 0,
         tunnel_quantity: 1,
         tunnel_backup_quantity: 0,
+        over_tcp: false,
     })
 }
 
@@ -549,6 +550,7 @@ pub async fn replay_to_keyd(run: &Path) -> Result<(), Failure> {
         tunnel_length_variance: 0,
         tunnel_quantity: 1,
         tunnel_backup_quantity: 0,
+        over_tcp: false,
     };
     let (opened, _open) = keyd.call(open).await.map_err(failed)?;
     let charter = charter(intruder());

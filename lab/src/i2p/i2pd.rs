@@ -62,24 +62,41 @@ pub(super) async fn start(
         // Where AppArmor is on, Debian confines the program at its own path to the directories of the service.
         std::fs::copy(self::program()?, &program)?;
     }
-    let args = args.into_iter().map(Into::into);
-    let mut child = Spawn::new(&program, args).namespace(namespace).log(log).start()?;
-    let target = router.sam.map_or((router.address, router.port).into(), |sam| sam.address);
-    // i2pd does not announce that it is ready, and 2.56 may listen before it has written what it says of itself.
+    let child = start_process(&program, args, router, namespace, log).await?;
+    // 2.56 may listen before it has written what it says of itself.
     let info = data.join("router.info");
-    let is_written = || info.metadata().is_ok_and(|metadata| metadata.len() > 0);
-    let ready = wait::until("it takes connections", START_DEADLINE, async || {
-        Ok(takes_connections(namespace, target)? && is_written())
-    });
+    let is_written = async || Ok(info.metadata().is_ok_and(|metadata| metadata.len() > 0));
+    wait::until("its router info is written", START_DEADLINE, is_written).await?;
+    publish(config, router, std::fs::read(&info)?)?;
+    Ok(child)
+}
+
+/// Starts a router that does not announce that it is ready, and waits until it takes connections.
+///
+/// # Errors
+/// If it does not start.
+pub(super) async fn start_process(
+    program: &Path,
+    args: impl IntoIterator<Item = String>,
+    router: &RouterConfig,
+    namespace: Option<&str>,
+    log: &Path,
+) -> Result<Child, Failure> {
+    let args = args.into_iter().map(Into::into);
+    let mut child = Spawn::new(program, args).namespace(namespace).log(log).start()?;
+    let target = router.sam.map_or((router.address, router.port).into(), |sam| sam.address);
+    let ready =
+        wait::until("it takes connections", START_DEADLINE, async || takes_connections(namespace, target));
     let failure = tokio::select! {
         ready = ready => match ready {
-            Ok(()) => return publish(config, router, std::fs::read(&info)?).map(|()| child),
+            Ok(()) => return Ok(child),
             Err(failure) => failure,
         },
         ended = child.wait() => Failure::new(format!("it ended with {}", ended?)),
     };
     Err(Failure::new(format!(
-        "the i2pd of {} did not start ({failure}); its log: {}",
+        "{} of {} did not start ({failure}); its log: {}",
+        program.display(),
         router.name,
         tail(log)
     )))
@@ -93,7 +110,7 @@ fn takes_connections(namespace: Option<&str>, target: SocketAddr) -> Result<bool
     }
 }
 
-/// Writes router infos to the places where i2pd looks for them.
+/// Writes router infos to the places where i2pd and Java I2P look for them.
 pub(super) fn fill_netdb(data: &Path, infos: &[Vec<u8>]) -> Result<(), Failure> {
     for info in infos {
         let short = || Failure::new("a router info is too short");

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::i2pd;
+use super::{i2pd, java};
 use crate::Failure;
 
 /// Names the routers of the network that a test or a command starts: a value of [`Routers`].
@@ -16,6 +16,8 @@ pub enum RouterKind {
     Emissary,
     /// The i2pd that is installed.
     I2pd,
+    /// The Java I2P that the environment names.
+    Java,
 }
 
 impl RouterKind {
@@ -24,7 +26,7 @@ impl RouterKind {
     pub fn least_tunnel_length(self) -> u8 {
         match self {
             Self::Emissary => 1,
-            Self::I2pd => 0,
+            Self::I2pd | Self::Java => 0,
         }
     }
 }
@@ -40,6 +42,8 @@ pub enum Routers {
     I2pd,
     /// They alternate, the nodes' and those that carry tunnels
     Mixed,
+    /// All are Java I2P, from the directory that I2PLAN_LAB_JAVA_I2P names
+    Java,
 }
 
 impl Routers {
@@ -51,7 +55,7 @@ impl Routers {
         let routers = match std::env::var(ROUTER_VARIABLE) {
             Err(_) => Self::default(),
             Ok(name) => clap::ValueEnum::from_str(&name, false).map_err(|_| {
-                Failure::new(format!("{ROUTER_VARIABLE}={name:?}: must be emissary, i2pd or mixed"))
+                Failure::new(format!("{ROUTER_VARIABLE}={name:?}: must be emissary, i2pd, mixed or java"))
             })?,
         };
         routers.check()?;
@@ -65,6 +69,7 @@ impl Routers {
             Self::Emissary => "emissary",
             Self::I2pd => "i2pd",
             Self::Mixed => "mixed",
+            Self::Java => "java",
         }
     }
 
@@ -76,6 +81,7 @@ impl Routers {
         match self {
             Self::Emissary => Ok(()),
             Self::I2pd | Self::Mixed => i2pd::program().map(drop),
+            Self::Java => java::jars().map(drop),
         }
     }
 
@@ -85,6 +91,7 @@ impl Routers {
         match self {
             Self::Emissary => RouterKind::Emissary,
             Self::I2pd => RouterKind::I2pd,
+            Self::Java => RouterKind::Java,
             Self::Mixed if number.is_multiple_of(2) => RouterKind::I2pd,
             Self::Mixed => RouterKind::Emissary,
         }
@@ -93,7 +100,7 @@ impl Routers {
     /// How many routers carry tunnels for the others.
     pub(super) fn transit(self) -> u8 {
         match self {
-            Self::Emissary => 4,
+            Self::Emissary | Self::Java => 4,
             // i2pd does not use a router for a while that has refused a tunnel or lost one.
             Self::I2pd | Self::Mixed => 6,
         }
@@ -101,12 +108,12 @@ impl Routers {
 
     /// By how much deadlines are multiplied that were made for emissary. i2pd 2.45.1 looks every 20 s whether it has
     /// the tunnels of a new session, so that an open session takes up to 40 s instead of less than one, after each
-    /// start of a router or a daemon.
+    /// start of a router or a daemon. Java I2P takes as long to start.
     #[must_use]
     pub fn patience(self) -> u32 {
         match self {
             Self::Emissary => 1,
-            Self::I2pd | Self::Mixed => 3,
+            Self::I2pd | Self::Mixed | Self::Java => 3,
         }
     }
 
@@ -116,7 +123,7 @@ impl Routers {
     pub fn losses(self) -> u32 {
         match self {
             Self::Emissary => 0,
-            Self::I2pd | Self::Mixed => 2,
+            Self::I2pd | Self::Mixed | Self::Java => 2,
         }
     }
 }

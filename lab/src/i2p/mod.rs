@@ -16,6 +16,7 @@ use crate::process::{Child, Spawn, signal};
 use crate::{Failure, tail};
 
 mod i2pd;
+mod java;
 pub mod kind;
 pub mod router;
 pub mod sam;
@@ -30,9 +31,9 @@ const FLOODFILL: u8 = 3;
 pub const PORT: u16 = 9000;
 
 /// How long routers may take to start.
-const START_DEADLINE: Duration = Duration::from_secs(30);
+const START_DEADLINE: Duration = Duration::from_secs(90);
 
-/// What routers log: a filter for emissary, a level for i2pd.
+/// What routers log: a filter for emissary, a level for i2pd and Java I2P.
 pub const LOG_VARIABLE: &str = "I2PLAN_LAB_ROUTER_LOG";
 
 /// The network.
@@ -53,17 +54,25 @@ impl PrivateNetwork {
         std::fs::create_dir_all(directory.join("netdb"))?;
         let (mut transit, mut emissary) = (Vec::new(), Vec::new());
         for index in 0..routers.transit() {
+            let (kind, name) = (routers.kind(index), transit_name(index));
+            // Java I2P takes those at one address for one, from which it accepts no more after some failures.
+            let namespace = (kind == RouterKind::Java).then_some(name.as_str());
+            let address = match namespace {
+                Some(namespace) => network.add_node(namespace, u8::MAX - 1 - index).await?,
+                None => network.internet_address(index),
+            };
             let config = RouterConfig {
-                name: transit_name(index),
-                address: network.internet_address(index),
-                // A router listens on every address of its host, so those on one host differ in port.
-                port: PORT + u16::from(index),
+                name: name.clone(),
+                address,
+                // A router listens on every address of its host, so those on one host differ in port. Java I2P does not
+                // take 9001.
+                port: PORT + if namespace.is_none() { u16::from(index) } else { 0 },
                 floodfill: index < FLOODFILL,
                 sam: None,
             };
-            match routers.kind(index) {
+            match kind {
                 RouterKind::Emissary => emissary.push(config),
-                kind => transit.push(Router::new(kind, directory, &config.name.clone(), None, vec![config])),
+                kind => transit.push(Router::new(kind, directory, &name, namespace, vec![config])),
             }
         }
         if !emissary.is_empty() {
@@ -196,6 +205,7 @@ impl Router {
         let child = match self.kind {
             RouterKind::Emissary => self.start_emissary().await?,
             RouterKind::I2pd => i2pd::start(&self.config, self.namespace.as_deref(), &self.log).await?,
+            RouterKind::Java => java::start(&self.config, self.namespace.as_deref(), &self.log).await?,
         };
         self.child = Some(child);
         Ok(())
@@ -228,6 +238,7 @@ impl Router {
                 let (program, args) = i2pd::command(&self.config);
                 format!("{} {}", program.display(), args.join(" "))
             }
+            RouterKind::Java => format!("java {}", java::args(&self.config).unwrap_or_default().join(" ")),
         }
     }
 

@@ -81,7 +81,7 @@ impl Session {
         let session = NewSession {
             style,
             id: &id,
-            forward_to: socket.local_addr()?,
+            forward_to: Some(socket.local_addr()?),
             tunnels: Tunnels { length: 1, length_variance: 0, quantity: 3, backup_quantity: 0 },
         };
         let status = ask(&mut control, &session.line(key)).await?;

@@ -147,7 +147,8 @@ mod tests {
         let key = base64().encode(&[&destination(seed).to_i2p()[..], &[seed; 64]].concat());
         let tunnels = Tunnels { length: 1, length_variance: 0, quantity: 2, backup_quantity: 0 };
         let forward_to = ([127, 0, 0, 1], 4000 + u16::from(seed)).into();
-        let session = NewSession { style, id: &format!("s-{seed}"), forward_to, tunnels };
+        let id = format!("s-{seed}");
+        let session = NewSession { style, id: &id, forward_to: Some(forward_to), tunnels };
         bridge.handle_line(end, connection, session.line(&key).trim_end()).unwrap()
     }
 

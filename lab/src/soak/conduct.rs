@@ -1,7 +1,6 @@
 //! Injects faults into a running network, one after the other, each once traffic flows again.
 
 use std::cell::RefCell;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures::future::{join_all, try_join_all};
@@ -14,11 +13,10 @@ use super::schedule::{Cause, PlannedFault, Schedule};
 use super::watch::{WatchedNode, running};
 use crate::i2p::sam;
 use crate::node::Lab;
-use crate::process::{Spawn, signal};
+use crate::process::signal;
 use crate::progress::Progress;
-use crate::sandbox;
 use crate::traffic::reach;
-use crate::{Failure, wait};
+use crate::{Failure, firewall, wait};
 
 /// How long traffic may take to flow again before the next fault comes all the same.
 const RECOVERY: Duration = Duration::from_secs(300);
@@ -215,16 +213,9 @@ impl Conductor<'_> {
     async fn deafen(&self, node: usize, lasts: Duration) -> Result<(), Failure> {
         let port = sam::UDP.port();
         let name = &self.lab.nodes[node].name;
-        nft(
-            name,
-            &format!(
-                "add table inet soak; add chain inet soak in {{ type filter hook input priority 0 ; }}; \
-                 add rule inet soak in iif lo udp sport {port} drop"
-            ),
-        )
-        .await?;
+        firewall::block(name, &format!("udp sport {port}")).await?;
         sleep(lasts).await;
-        nft(name, "delete table inet soak").await
+        firewall::open(name).await
     }
 
     async fn restart_nodes(&mut self, nodes: &[usize], index: usize) -> Result<(), Failure> {
@@ -253,22 +244,4 @@ impl Conductor<'_> {
         self.faults.borrow_mut()[index].join = Some(begun.elapsed());
         Ok(())
     }
-}
-
-/// Whether this machine has what deafens sessions.
-#[must_use]
-pub fn can_deafen() -> bool {
-    nft_program().is_some()
-}
-
-fn nft_program() -> Option<std::path::PathBuf> {
-    let system = Path::new("/usr/sbin/nft");
-    sandbox::find("nft").or_else(|| system.is_file().then(|| system.to_owned()))
-}
-
-/// Runs commands of nft in a node's namespace.
-async fn nft(namespace: &str, commands: &str) -> Result<(), Failure> {
-    let program = nft_program().ok_or_else(|| Failure::new("nft is not installed (package nftables)"))?;
-    let output = Spawn::new(&program, [commands.into()]).namespace(Some(namespace)).output("").await?;
-    if output.status.success() { Ok(()) } else { Err(Failure::new(format!("nft: {}", output.stderr.trim()))) }
 }

@@ -33,12 +33,12 @@ use report::{Excerpt, Observed, Outcome, TransferRun};
 use schedule::Schedule;
 use watch::{WatchedNode, running};
 
-use crate::Failure;
 use crate::i2p::kind::Routers;
 use crate::node::Lab;
 use crate::progress::Progress;
 use crate::sandbox::{self, DIRECTORY, bin};
 use crate::traffic::{between, reach};
+use crate::{Failure, firewall};
 
 /// Bytes of a transfer.
 const TRANSFER: u64 = 1_000_000;
@@ -182,10 +182,10 @@ async fn soak(
     let (faults, others) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
     let (transfers, excerpts) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
     let kinds = lab.routers();
-    let deaf = conduct::can_deafen();
-    if !deaf {
-        eprintln!("lab: nft is not installed (package nftables): there are no deaf sessions in this run");
-    }
+    let deaf = firewall::program().inspect_err(|missing| {
+        eprintln!("lab: {missing}: there are no deaf sessions in this run");
+    });
+    let deaf = deaf.is_ok();
     let schedule = Schedule::new(options.seed, nodes.len(), deaf);
     let end = Duration::from_secs(u64::from(options.minutes) * 60);
     let ended_early = {

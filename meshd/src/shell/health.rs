@@ -65,6 +65,7 @@ mod tests {
             error: error.map(ToOwned::to_owned),
             health: SessionHealth::Fine,
             silent: None,
+            over_tcp: false,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The I/O around the core: files, sockets, the other daemons, time.
 
 mod containment;
+mod control_path;
 pub mod daemon;
 pub mod event_log;
 mod health;

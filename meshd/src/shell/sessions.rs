@@ -4,7 +4,7 @@ use std::io;
 use std::net::UdpSocket as StdUdpSocket;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use i2plan_ipc::api::keyd::{self, KeydApi, SessionKind};
@@ -17,10 +17,10 @@ use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::endpoint::AnyDestination;
 use i2plan_proto::message;
 use i2plan_proto::sam;
-use i2plan_proto::sam::connection::Found;
+use i2plan_proto::sam::connection::{Found, Received};
 use i2plan_proto::sam::self_test::loops_back;
 use i2plan_proto::sam::session::{Style, Tunnels};
-use i2plan_transport::control::{Control, quit};
+use i2plan_transport::control::{Control, Outgoing, quit};
 use i2plan_transport::retry::{Cause, Release, Retry, jittered};
 use i2plan_transport::self_test::{self, SelfTestError, Tested};
 use i2plan_transport::udp::{self, MAX_DATAGRAM};
@@ -29,6 +29,15 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
+
+use super::control_path::{ControlPath, Path};
+
+/// How long a session for data is kept open through which no UDP comes back, where control messages go over TCP: until
+/// UDP works, if another would be no better.
+const HELD: Duration = Duration::from_secs(15 * 60);
+
+/// Datagrams that wait until a connection takes them.
+const MAX_OUTGOING: usize = 64;
 
 /// An open session, by what keeps and uses it.
 #[derive(Debug)]
@@ -48,6 +57,35 @@ impl Open {
     }
 }
 
+/// How control messages go to the bridge.
+#[derive(Debug, Clone)]
+pub(super) enum ControlSender {
+    Udp(Arc<UdpSocket>),
+    Tcp(mpsc::Sender<Outgoing>),
+}
+
+impl ControlSender {
+    pub(super) fn send(&self, session: &str, to: &Destination, message: &[u8]) {
+        let sent = match self {
+            Self::Udp(socket) => udp::send(socket, &sam::datagram::encode(session, to, message)),
+            Self::Tcp(queue) => queue
+                .try_send((to.to_base64(), message.to_vec()))
+                .map_err(|_| io::ErrorKind::WouldBlock.into()),
+        };
+        if let Err(error) = sent {
+            debug!(%error, "a control message was not sent");
+        }
+    }
+}
+
+/// A session that was opened or taken over.
+struct Opened {
+    stream: TcpStream,
+    session: Open,
+    /// Its connection, if that carries its datagrams.
+    datagrams: Option<Control>,
+}
+
 /// What happens to the sessions.
 #[derive(Debug)]
 pub(super) enum Update {
@@ -59,8 +97,10 @@ pub(super) enum Update {
     State { kind: SessionKind, state: SessionState, error: Option<String> },
     /// The session for data is open, or that of a static interface.
     Data(Arc<Open>),
-    /// The control session, or the fallback session, is open, with the socket to send through.
-    Control(SessionKind, Arc<Open>, Arc<UdpSocket>),
+    /// The session for data has this destination, and waits until UDP comes back from the bridge.
+    Held(Destination),
+    /// The control session, or the fallback session, is open, with what to send through.
+    Control(SessionKind, Arc<Open>, ControlSender),
     /// A repliable datagram has come through the session of this kind.
     Datagram { kind: SessionKind, from: Destination, payload: Vec<u8> },
     /// A datagram of the session's own destination has come back through it.
@@ -89,6 +129,10 @@ pub(super) struct Context {
     pub(super) bridge: Bridge,
     /// The UDP port of the bridge through which a session was last tested; 0 before.
     pub(super) udp_port: Arc<AtomicU16>,
+    /// The same, if nothing has cast doubt on it since.
+    pub(super) proven_port: Arc<AtomicU16>,
+    /// How control messages go.
+    pub(super) path: Arc<Mutex<ControlPath>>,
     /// What the tunnels of every session are to be.
     pub(super) tunnels: Tunnels,
     pub(super) keyd: Arc<DaemonLink<KeydApi>>,
@@ -99,6 +143,10 @@ pub(super) struct Context {
 }
 
 impl Context {
+    pub(super) fn path(&self) -> MutexGuard<'_, ControlPath> {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether the line is one that is read, and so its end is worth another.
     fn log_failure(&self, kind: SessionKind, error: &str, wait: Duration) -> bool {
         let retry_ms = wait.as_millis();
@@ -123,7 +171,11 @@ enum Ended {
     /// Another is to be opened, for which the router must have let go of it.
     Renewed,
     /// Another is open.
-    Replaced(TcpStream, Open),
+    Replaced(Box<Opened>),
+}
+
+fn is_for_control(kind: SessionKind) -> bool {
+    matches!(kind, SessionKind::Control | SessionKind::Fallback)
 }
 
 /// Whether all sessions of a kind have one destination. Those of other kinds each have a destination of their own.
@@ -148,7 +200,7 @@ pub(super) async fn keep(
     let mut under = kind;
     let mut next = adopt.await.ok().and_then(|session| take_over(session).ok());
     loop {
-        let (mut stream, session) = match next.take() {
+        let Opened { mut stream, session, datagrams } = match next.take() {
             Some(opened) => opened,
             None => loop {
                 let begun = Instant::now();
@@ -166,14 +218,15 @@ pub(super) async fn keep(
         };
         let opened = Instant::now();
         if std::mem::take(&mut tells) {
-            info!(?kind, session = session.id, "a session is open");
+            info!(?kind, session = session.id, over_tcp = datagrams.is_some(), "a session is open");
         } else {
-            debug!(?kind, session = session.id, "a session is open");
+            debug!(?kind, session = session.id, over_tcp = datagrams.is_some(), "a session is open");
         }
         // What was wanted of the session before.
         while renewals.try_recv().is_ok() {}
         let ended = {
-            let mut attended = std::pin::pin!(attend(&context, kind, &mut stream, session, &mut lookups));
+            let attended = attend(&context, kind, &mut stream, session, datagrams, &mut lookups);
+            let mut attended = std::pin::pin!(attended);
             loop {
                 tokio::select! {
                     error = &mut attended => break Ended::Lost(error),
@@ -187,8 +240,8 @@ pub(super) async fn keep(
                 }
                 tokio::select! {
                     error = &mut attended => break Ended::Lost(error),
-                    ((stream, session), _) = establish(&context, (kind, under), &mut retry, &mut release, false) => {
-                        break Ended::Replaced(stream, session);
+                    (opened, _) = establish(&context, (kind, under), &mut retry, &mut release, false) => {
+                        break Ended::Replaced(Box::new(opened));
                     }
                     () = wanted(&mut renewals, Renewal::Keep) => {}
                 }
@@ -196,7 +249,7 @@ pub(super) async fn keep(
         };
         release.handle_closed(context.started.elapsed());
         match ended {
-            Ended::Replaced(stream, session) => next = Some((stream, session)),
+            Ended::Replaced(opened) => next = Some(*opened),
             Ended::Renewed => {
                 under = kind;
                 quit(&mut stream).await;
@@ -232,7 +285,7 @@ async fn establish(
     retry: &mut Retry,
     release: &mut Release,
     tells: bool,
-) -> ((TcpStream, Open), bool) {
+) -> (Opened, bool) {
     let mut failed = false;
     loop {
         if has_permanent_destination(under) {
@@ -243,7 +296,7 @@ async fn establish(
         if tells {
             context.state(kind, SessionState::Opening, None).await;
         }
-        let error = match open(context, under, release).await {
+        let error = match open(context, under, release, tells).await {
             Ok(opened) => return (opened, failed),
             Err(error) => error,
         };
@@ -264,44 +317,80 @@ async fn attend(
     kind: SessionKind,
     stream: &mut TcpStream,
     session: Open,
+    datagrams: Option<Control>,
     lookups: &mut mpsc::Receiver<DestinationHash>,
 ) -> io::Error {
     let session = Arc::new(session);
     let updates = &context.updates;
+    let (outgoing, mut queue) = mpsc::channel(MAX_OUTGOING);
+    if let Some(control) = datagrams {
+        let sender = ControlSender::Tcp(outgoing);
+        let _ = updates.send(Update::Control(kind, Arc::clone(&session), sender)).await;
+        context.state(kind, SessionState::Up, None).await;
+        return watch(context, stream, (kind, &session.destination), control, lookups, &mut queue).await;
+    }
+    // Nothing else goes over the connection.
+    drop(outgoing);
+    let watched =
+        watch(context, stream, (kind, &session.destination), Control::default(), lookups, &mut queue);
     match kind {
         SessionKind::Data | SessionKind::StaticRaw | SessionKind::StaticRepliable => {
-            let _ = updates.send(Update::Data(session)).await;
+            let _ = updates.send(Update::Data(Arc::clone(&session))).await;
             context.state(kind, SessionState::Up, None).await;
-            watch(stream, kind, updates, lookups).await
+            watched.await
         }
         SessionKind::Control | SessionKind::Fallback => {
             let socket = match session.socket() {
                 Ok(socket) => Arc::new(socket),
                 Err(error) => return error,
             };
-            let _ = updates.send(Update::Control(kind, Arc::clone(&session), Arc::clone(&socket))).await;
+            let sender = ControlSender::Udp(Arc::clone(&socket));
+            let _ = updates.send(Update::Control(kind, Arc::clone(&session), sender)).await;
             context.state(kind, SessionState::Up, None).await;
             tokio::select! {
-                error = watch(stream, kind, updates, lookups) => error,
-                error = receive(&socket, kind, &session.destination, updates) => error,
+                error = watched => error,
+                error = receive(context, &socket, kind, &session.destination) => error,
             }
         }
     }
 }
 
 /// Takes over a session that `keyd` has opened, or `tund` has kept while this process was away.
-fn take_over(session: Open) -> io::Result<(TcpStream, Open)> {
+fn take_over(session: Open) -> io::Result<Opened> {
     let stream = std::net::TcpStream::from(session.tcp.try_clone()?);
     stream.set_nonblocking(true)?;
-    Ok((TcpStream::from_std(stream)?, session))
+    Ok(Opened { stream: TcpStream::from_std(stream)?, session, datagrams: None })
 }
 
-/// Has `keyd` open a session.
+/// Has `keyd` open a session, and tests it.
 async fn open(
     context: &Context,
     kind: SessionKind,
     release: &mut Release,
-) -> Result<(TcpStream, Open), ApiError> {
+    tells: bool,
+) -> Result<Opened, ApiError> {
+    let is_fallback = kind == SessionKind::Fallback;
+    if !is_for_control(kind) || context.path().next(is_fallback, context.started.elapsed()) == Path::Udp {
+        return open_by(Path::Udp, context, kind, release, tells).await;
+    }
+    let opened = open_by(Path::Tcp, context, kind, release, tells).await;
+    opened.map_err(|error| match cause_of(&error) {
+        Cause::NoBridge | Cause::Duplicate => error,
+        Cause::Other => {
+            debug!(?kind, %error, "no session could be opened that does without UDP");
+            // What is wrong is what was wrong with UDP.
+            context.path().handle_tcp_failure().map_or(error, ApiError::unavailable)
+        }
+    })
+}
+
+async fn open_by(
+    path: Path,
+    context: &Context,
+    kind: SessionKind,
+    release: &mut Release,
+    tells: bool,
+) -> Result<Opened, ApiError> {
     let name = match kind {
         SessionKind::Control => "control",
         SessionKind::Data => "data",
@@ -317,6 +406,7 @@ async fn open(
         tunnel_length_variance: context.tunnels.length_variance,
         tunnel_quantity: context.tunnels.quantity,
         tunnel_backup_quantity: context.tunnels.backup_quantity,
+        over_tcp: path == Path::Tcp,
     };
     // A connection of its own: this call takes as long as the router takes to build tunnels.
     let mut keyd = context.keyd.connect().await.map_err(ClientError::into_api)?;
@@ -328,11 +418,12 @@ async fn open(
     }
     let keyd::SessionOpened { destination, version, min_tunnel_length } = opened;
     let loops_back = loops_back(&version);
+    context.path().handle_bridge(loops_back);
     let _ = context.updates.send(Update::Answered(kind, version)).await;
-    let (stream, open) = take_over(Open { id, udp, tcp, destination })
+    let Opened { stream, session, .. } = take_over(Open { id, udp, tcp, destination })
         .map_err(|error| ApiError::internal(format!("cannot use the session's sockets: {error}")))?;
     let mut stream = Unfinished::new(stream);
-    if context.bridge.check_connection(open.tcp.as_fd()).is_err() {
+    if context.bridge.check_connection(session.tcp.as_fd()).is_err() {
         warn!(bridge = ?stream.stream().peer_addr().ok(), configured = %context.bridge.address, "keyd is started with another SAM address than i2p.sam_address");
     }
     if min_tunnel_length != context.tunnels.length {
@@ -342,8 +433,65 @@ async fn open(
             "keyd is started with another tunnel length than i2p.tunnel_length: set I2PLAN_TUNNEL_LENGTH for both"
         );
     }
-    test(context, kind, stream.stream(), &open, loops_back).await?;
-    Ok((stream.finish(), open))
+    let datagrams = match path {
+        Path::Udp => {
+            test_until_held_for_long(context, kind, stream.stream(), &session, loops_back, tells).await?;
+            None
+        }
+        Path::Tcp => Some(test_connection(context, kind, stream.stream(), &session, loops_back).await?),
+    };
+    Ok(Opened { stream: stream.finish(), session, datagrams })
+}
+
+/// Tests a session, and a session for data again where control messages go over TCP: another would hear no more by UDP, and
+/// members may know this one's destination.
+async fn test_until_held_for_long(
+    context: &Context,
+    kind: SessionKind,
+    stream: &mut TcpStream,
+    open: &Open,
+    loops_back: bool,
+    tells: bool,
+) -> Result<(), ApiError> {
+    let began = Instant::now();
+    loop {
+        let is_held = kind == SessionKind::Data
+            && loops_back
+            && context.path().next(false, context.started.elapsed()) == Path::Tcp;
+        if is_held && tells {
+            let _ = context.updates.send(Update::Held(open.destination)).await;
+        }
+        match test(context, kind, stream, open, loops_back).await {
+            Err(failed @ SelfTestError::Port { .. }) if is_held && began.elapsed() < HELD => {
+                if tells {
+                    context.state(kind, SessionState::Down, Some(with_remedy(&failed, true))).await;
+                }
+            }
+            tested => return tested.map_err(|failed| ApiError::unavailable(with_remedy(&failed, is_held))),
+        }
+    }
+}
+
+/// Sends something through a session without UDP to itself.
+async fn test_connection(
+    context: &Context,
+    kind: SessionKind,
+    stream: &mut TcpStream,
+    open: &Open,
+    loops_back: bool,
+) -> Result<Control, ApiError> {
+    let (id, destination) = (&open.id, open.destination.into());
+    let tested = Tested { id, style: Style::Datagram, destination, loops_back };
+    let pass_on = |datagram: &[u8]| {
+        take_datagram(datagram, kind, &open.destination, &context.updates);
+    };
+    let tested = self_test::run_on_connection(stream, &tested, pass_on).await;
+    let control = tested.map_err(|error| ApiError::unavailable(error.to_string()))?;
+    warn!(
+        ?kind,
+        "no UDP comes back from the bridge: control messages go over the TCP connection to it, and no tunnel traffic passes"
+    );
+    Ok(control)
 }
 
 /// Sends something through a session to itself. It counts as open when that has come back.
@@ -353,7 +501,7 @@ async fn test(
     stream: &mut TcpStream,
     open: &Open,
     loops_back: bool,
-) -> Result<(), ApiError> {
+) -> Result<(), SelfTestError> {
     let style = match kind {
         SessionKind::Data | SessionKind::StaticRaw => Style::Raw,
         SessionKind::Control | SessionKind::Fallback | SessionKind::StaticRepliable => Style::Datagram,
@@ -363,19 +511,38 @@ async fn test(
     let last = context.udp_port.load(Ordering::Relaxed);
     ports.sort_by_key(|port| *port != last);
     let started = Instant::now();
-    let socket = open
-        .socket()
-        .map_err(|error| ApiError::internal(format!("cannot use the session's sockets: {error}")))?;
+    let socket = open.socket()?;
     let tested = Tested { id: &open.id, style, destination: open.destination.into(), loops_back };
     let pass_on = |datagram: &[u8]| {
-        if matches!(kind, SessionKind::Control | SessionKind::Fallback) {
+        if is_for_control(kind) {
             take_datagram(datagram, kind, &open.destination, &context.updates);
         }
     };
-    let tested = self_test::run(stream, &socket, &tested, &ports, &context.udp_port, pass_on).await;
-    let (port, is_back) = tested.map_err(|error| ApiError::unavailable(with_remedy(&error)))?;
+    let now = context.started.elapsed();
+    let trusts = match kind {
+        SessionKind::Control | SessionKind::Fallback => context.path().trusts_port(now),
+        SessionKind::Data => context.path().next(false, now) == Path::Udp,
+        SessionKind::StaticRaw | SessionKind::StaticRepliable => true,
+    };
+    let proven = if trusts {
+        &context.udp_port
+    } else {
+        context.proven_port.store(0, Ordering::Relaxed);
+        &context.proven_port
+    };
+    let tested = self_test::run(stream, &socket, &tested, &ports, proven, pass_on).await;
+    let now = context.started.elapsed();
+    if let Err(failed @ SelfTestError::Port { .. }) = &tested
+        && is_for_control(kind)
+    {
+        let began = now.saturating_sub(started.elapsed());
+        context.path().handle_silence(with_remedy(failed, false), began, now);
+    }
+    let (port, is_back) = tested?;
     let after_ms = started.elapsed().as_millis();
     if is_back {
+        context.path().handle_udp(now);
+        context.proven_port.store(port, Ordering::Relaxed);
         info!(?kind, udp_port = port, after_ms, "the self-test of a session has passed");
     } else {
         info!(?kind, udp_port = port, after_ms, "a session does not reach itself, and is used all the same");
@@ -394,11 +561,15 @@ fn cause_of(error: &ApiError) -> Cause {
 }
 
 /// Why a session cannot be used, and which setting to change.
-fn with_remedy(error: &SelfTestError) -> String {
+fn with_remedy(error: &SelfTestError, over_tcp: bool) -> String {
     match error {
         SelfTestError::Port { ports, .. } => {
             let set = if ports.len() > 1 { "set" } else { "correct" };
-            format!("{error}; {set} i2p.sam_udp_port, or let UDP through between this host and the bridge")
+            let over_tcp =
+                if over_tcp { ": control messages go over TCP, and no tunnel traffic passes" } else { "" };
+            format!(
+                "{error}{over_tcp}; {set} i2p.sam_udp_port, or let UDP through between this host and the bridge"
+            )
         }
         SelfTestError::Tunnels | SelfTestError::Io(_) => error.to_string(),
     }
@@ -406,54 +577,73 @@ fn with_remedy(error: &SelfTestError) -> String {
 
 /// Reads an open session's control connection until it ends.
 async fn watch(
+    context: &Context,
     stream: &mut TcpStream,
-    kind: SessionKind,
-    updates: &mpsc::Sender<Update>,
+    (kind, local): (SessionKind, &Destination),
+    mut control: Control,
     lookups: &mut mpsc::Receiver<DestinationHash>,
+    outgoing: &mut mpsc::Receiver<Outgoing>,
 ) -> io::Error {
-    let mut control = Control::default();
     loop {
-        let found = match control.next(stream, lookups).await {
-            Ok(found) => found,
+        match control.next(stream, lookups, outgoing).await {
+            Ok(Received::Found(Found { hash, destination })) => {
+                let _ = context.updates.send(Update::Found { kind, hash, destination }).await;
+            }
+            Ok(Received::Datagram(datagram)) => {
+                let is_of_another = take_datagram(&datagram, kind, local, &context.updates);
+                if is_of_another && kind == SessionKind::Fallback {
+                    context.path().handle_tcp(context.started.elapsed());
+                }
+            }
             Err(error) => return error,
-        };
-        let Found { hash, destination } = found;
-        let _ = updates.send(Update::Found { kind, hash, destination }).await;
+        }
     }
 }
 
 /// Receives what the bridge forwards, until the socket fails.
-async fn receive(
-    socket: &UdpSocket,
-    kind: SessionKind,
-    local: &Destination,
-    updates: &mpsc::Sender<Update>,
-) -> io::Error {
+async fn receive(context: &Context, socket: &UdpSocket, kind: SessionKind, local: &Destination) -> io::Error {
     let mut buffer = vec![0; MAX_DATAGRAM];
     loop {
         match udp::receive(socket, &mut buffer).await {
-            Ok(len) => take_datagram(&buffer[..len], kind, local, updates),
+            Ok(len) => {
+                context.path().handle_udp(context.started.elapsed());
+                take_datagram(&buffer[..len], kind, local, &context.updates);
+            }
             Err(error) => return error,
         }
     }
 }
 
-/// Takes a datagram that the bridge has forwarded to a control session, or a fallback session.
-fn take_datagram(datagram: &[u8], kind: SessionKind, local: &Destination, updates: &mpsc::Sender<Update>) {
+/// Takes a datagram that the bridge has forwarded to a control session, or a fallback session. Returns whether another node
+/// has sent it.
+fn take_datagram(
+    datagram: &[u8],
+    kind: SessionKind,
+    local: &Destination,
+    updates: &mpsc::Sender<Update>,
+) -> bool {
     match sam::datagram::decode(datagram) {
         // Not worth a place in the queue.
         Ok(received) if received.payload.len() > message::MAX_LEN => {
             debug!(len = received.payload.len(), "dropped a control message that is too long");
+            false
         }
-        Ok(received) if received.from == *local => drop(updates.try_send(Update::Echo)),
+        Ok(received) if received.from == *local => {
+            let _ = updates.try_send(Update::Echo);
+            false
+        }
         Ok(received) => {
             let update = Update::Datagram { kind, from: received.from, payload: received.payload.to_vec() };
             // A full queue means that this node cannot keep up; gossip finds later what is lost now.
             if updates.try_send(update).is_err() {
                 debug!("dropped a control datagram: too many are waiting");
             }
+            true
         }
-        Err(error) => debug!(%error, "dropped a datagram"),
+        Err(error) => {
+            debug!(%error, "dropped a datagram");
+            false
+        }
     }
 }
 

@@ -206,6 +206,8 @@ impl StaticInterface {
         let context = Context {
             bridge: Bridge { address: config.sam_address.clone(), udp_port: config.sam_udp_port },
             udp_port: known.udp_port,
+            proven_port: Arc::default(),
+            path: Arc::default(),
             tunnels: Tunnels {
                 length: config.tunnel_length,
                 length_variance: config.tunnel_length_variance,
@@ -278,7 +280,11 @@ impl StaticInterface {
             }
             Update::Found { hash, destination, .. } => self.on_found(hash, destination),
             // Of a mesh's sessions.
-            Update::Control(..) | Update::Datagram { .. } | Update::Echo | Update::Lingers(_) => {}
+            Update::Held(_)
+            | Update::Control(..)
+            | Update::Datagram { .. }
+            | Update::Echo
+            | Update::Lingers(_) => {}
         }
     }
 
@@ -412,6 +418,7 @@ impl StaticInterface {
             error,
             health: SessionHealth::Fine,
             silent: None,
+            over_tcp: false,
         };
         let destination = self.me.as_ref().map(|me| me.control);
         let (keyd, error) = (self.keyd_report.borrow(), (tunnel.error.clone(), tunnel.hint.clone()));

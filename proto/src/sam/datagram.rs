@@ -22,6 +22,16 @@ pub fn encode_to(session: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
     datagram
 }
 
+/// A repliable datagram with its line, as the bridge takes it on the connection of a session, to a destination in I2P's
+/// base64.
+#[must_use]
+pub fn encode_on_connection(destination: &str, payload: &[u8]) -> Vec<u8> {
+    let mut datagram =
+        format!("DATAGRAM SEND DESTINATION={destination} SIZE={}\n", payload.len()).into_bytes();
+    datagram.extend_from_slice(payload);
+    datagram
+}
+
 /// A repliable datagram, as the bridge forwards it. The router has checked that the sender owns the
 /// destination.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,6 +21,13 @@ pub enum Line {
     SessionStatus(String),
     /// `PING` with what a `PONG` must repeat.
     Ping(String),
+    /// `DATAGRAM RECEIVED`: a payload of `len` bytes follows.
+    Datagram {
+        /// The sender's destination in base64.
+        from: String,
+        /// Length of the payload, bytes.
+        len: usize,
+    },
     /// Anything else.
     Other,
 }
@@ -59,9 +66,14 @@ impl Line {
         let (topic, rest) = line.split_once(' ').unwrap_or((line, ""));
         let (kind, rest) = rest.split_once(' ').unwrap_or((rest, ""));
         let mut values = match (topic, kind) {
-            ("NAMING", "REPLY") | ("SESSION", "STATUS") => pairs(rest)?,
+            ("NAMING", "REPLY") | ("SESSION", "STATUS") | ("DATAGRAM", "RECEIVED") => pairs(rest)?,
             _ => return Ok(Self::Other),
         };
+        if topic == "DATAGRAM" {
+            let from = values.remove("DESTINATION").ok_or(LineError("DESTINATION is missing"))?;
+            let len = values.remove("SIZE").and_then(|size| size.parse().ok());
+            return Ok(Self::Datagram { from, len: len.ok_or(LineError("SIZE is no number"))? });
+        }
         let result = values.remove("RESULT").ok_or(LineError("RESULT is missing"))?;
         let failure = match values.remove("MESSAGE") {
             Some(message) => format!("{result}: {message}"),
@@ -147,14 +159,23 @@ mod tests {
         assert_eq!(parse("PING"), Line::Ping(String::new()));
         assert_eq!(parse("PING 12 x"), Line::Ping(" 12 x".to_owned()));
         assert_eq!(pong(" 12 x"), "PONG 12 x\n");
+        assert_eq!(
+            parse("DATAGRAM RECEIVED DESTINATION=AAAA SIZE=70 FROM_PORT=0 TO_PORT=0"),
+            Line::Datagram { from: "AAAA".to_owned(), len: 70 }
+        );
         assert_eq!(parse("STREAM STATUS RESULT=OK"), Line::Other);
     }
 
     #[test]
     fn broken_lines_are_errors() {
-        for line in
-            ["NAMING REPLY", "NAMING REPLY RESULT=OK VALUE=x", "NAMING REPLY RESULT=\"OK", "SESSION STATUS x"]
-        {
+        for line in [
+            "NAMING REPLY",
+            "NAMING REPLY RESULT=OK VALUE=x",
+            "NAMING REPLY RESULT=\"OK",
+            "SESSION STATUS x",
+            "DATAGRAM RECEIVED SIZE=1",
+            "DATAGRAM RECEIVED DESTINATION=x SIZE=-1",
+        ] {
             assert!(Line::parse(line.as_bytes()).is_err(), "{line}");
         }
         assert!(Line::parse(&[0xff, 0xfe]).is_err());
@@ -162,7 +183,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_are_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), text in "(NAMING REPLY|SESSION STATUS) .*") {
+        fn arbitrary_bytes_are_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), text in "(NAMING REPLY|SESSION STATUS|DATAGRAM RECEIVED) .*") {
             let _ = Line::parse(&bytes);
             let _ = Line::parse(text.as_bytes());
         }

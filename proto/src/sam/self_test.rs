@@ -124,6 +124,12 @@ impl SelfTest {
         Some(&self.datagram)
     }
 
+    /// What a probe says, for one that is sent in another way.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
     /// When [`SelfTest::handle_timeout`] is to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Duration {

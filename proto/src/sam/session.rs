@@ -127,8 +127,8 @@ pub struct NewSession<'a> {
     pub style: Style,
     /// Its id: no spaces and no line ends.
     pub id: &'a str,
-    /// Where the bridge is to forward datagrams to.
-    pub forward_to: SocketAddr,
+    /// Where the bridge is to forward datagrams to; if none, they come on the connection, where the router has that.
+    pub forward_to: Option<SocketAddr>,
     /// Its tunnels, the same in each direction.
     pub tunnels: Tunnels,
 }
@@ -152,13 +152,14 @@ impl NewSession<'_> {
     pub fn line(&self, private_key: &str) -> Zeroizing<String> {
         let Self { style, id, forward_to, tunnels } = self;
         let Tunnels { length, length_variance, quantity, backup_quantity } = tunnels;
-        let (host, port) = (forward_to.ip(), forward_to.port());
+        let forward = forward_to.map(|to| format!("PORT={} HOST={} ", to.port(), to.ip()));
+        let forward = forward.unwrap_or_default();
         let style = match style {
             Style::Raw => "RAW",
             Style::Datagram => "DATAGRAM",
         };
         let mut options = format!(
-            "PORT={port} HOST={host} inbound.length={length} outbound.length={length} inbound.quantity={quantity} \
+            "{forward}inbound.length={length} outbound.length={length} inbound.quantity={quantity} \
              outbound.quantity={quantity} i2cp.leaseSetEncType=4"
         );
         // These are 0 for every router if they are not said.

@@ -104,6 +104,7 @@ fn session() -> Session {
         error: None,
         health: SessionHealth::Fine,
         silent: None,
+        over_tcp: false,
     }
 }
 

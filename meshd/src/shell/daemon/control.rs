@@ -10,10 +10,7 @@ use i2plan_ipc::api::tund::{self, PeerStats};
 use i2plan_ipc::warn_limited;
 use i2plan_proto::destination::{Destination, DestinationHash};
 use i2plan_proto::identity::NodeId;
-use i2plan_proto::sam;
 use i2plan_transport::retry::Release;
-use i2plan_transport::udp;
-use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
@@ -21,10 +18,11 @@ use tracing::{debug, info, warn};
 use super::Daemon;
 use super::status::HEARD_LATELY;
 use crate::core::{Now, Peer};
+use crate::shell::control_path::Path;
 use crate::shell::introductions::{Introductions, Verdict};
 use crate::shell::pair_health::{PairActions, Traffic};
 use crate::shell::session_health::{HealthAction, IdleAction, Patience};
-use crate::shell::sessions::{self, Open, Renewal, Update};
+use crate::shell::sessions::{self, ControlSender, Open, Renewal, Update};
 use crate::shell::sleep;
 
 /// For control messages: a round trip of a slow path or two each. A session that is opened in vain costs less than one
@@ -77,18 +75,29 @@ pub(in crate::shell) struct SessionStatus {
 /// An open session for control messages.
 pub(super) struct ControlSession {
     pub(super) open: Arc<Open>,
-    socket: Arc<UdpSocket>,
+    sender: ControlSender,
     lookups: mpsc::Sender<DestinationHash>,
     introductions: Introductions,
+    /// Another is opened in its place, whose messages go in the other way.
+    is_left: bool,
 }
 
 impl ControlSession {
-    fn new(open: Arc<Open>, socket: Arc<UdpSocket>, lookups: mpsc::Sender<DestinationHash>) -> Self {
-        Self { open, socket, lookups, introductions: Introductions::default() }
+    fn new(open: Arc<Open>, sender: ControlSender, lookups: mpsc::Sender<DestinationHash>) -> Self {
+        Self { open, sender, lookups, introductions: Introductions::default(), is_left: false }
+    }
+
+    /// Whether its messages go over its TCP connection.
+    pub(super) fn is_over_tcp(&self) -> bool {
+        matches!(self.sender, ControlSender::Tcp(_))
     }
 
     /// Sends a message, as soon as the router knows where to.
     fn send(&mut self, to: &Destination, message: &[u8], now: Duration) {
+        // There a look-up would hold up all other messages, for seconds where the destination is not found.
+        if self.is_over_tcp() {
+            return self.send_now(to, message);
+        }
         match self.introductions.handle_send(to, message, now) {
             Verdict::Send => self.send_now(to, message),
             Verdict::Held => {}
@@ -117,10 +126,7 @@ impl ControlSession {
     }
 
     fn send_now(&self, to: &Destination, message: &[u8]) {
-        let datagram = sam::datagram::encode(&self.open.id, to, message);
-        if let Err(error) = udp::send(&self.socket, &datagram) {
-            debug!(%error, "a control message was not sent");
-        }
+        self.sender.send(&self.open.id, to, message);
     }
 }
 
@@ -167,7 +173,25 @@ impl Daemon {
         self.watch_idle(now);
         self.watch_control(now);
         self.watch_data(now);
+        self.watch_path(now);
         self.tell_health();
+    }
+
+    /// Goes over from TCP to UDP when that works, and to TCP when only the fallback session is heard through, which has that.
+    fn watch_path(&mut self, now: Now) {
+        let fallback = self.fallback.as_ref().and_then(|fallback| fallback.session.as_ref());
+        let fallback_over_tcp = fallback.is_some_and(ControlSession::is_over_tcp);
+        let Some(session) = &mut self.control else { return };
+        let path = self.sessions.path();
+        let other = match session.is_over_tcp() {
+            true if path.works() => "UDP",
+            false if fallback_over_tcp && path.next(false, now.monotonic) == Path::Tcp => "TCP",
+            _ => return,
+        };
+        if !std::mem::replace(&mut session.is_left, true) {
+            info!("the bridge is heard over {other}: the control session is opened anew, to use it");
+            let _ = self.renew_control.try_send(Renewal::Open);
+        }
     }
 
     /// Gives up an attempt at the control session that the router will not answer.
@@ -332,6 +356,7 @@ impl Daemon {
         let at = |age: u64| now.monotonic.saturating_sub(Duration::from_millis(age));
         if let Some(heard) = stats.and_then(|stats| stats.heard) {
             self.data_health.handle_heard(at(heard));
+            self.sessions.path().handle_udp(at(heard));
         }
         match stats.and_then(|stats| stats.unanswered).filter(|_| expected) {
             Some(unanswered) => {
@@ -572,18 +597,27 @@ impl Daemon {
                     self.control_health.handle_down();
                 }
             }
-            Update::Control(SessionKind::Fallback, open, socket) => {
+            Update::Held(destination) => {
+                self.data_destination = Some(destination);
+                if let Some(mesh) = &mut self.mesh {
+                    mesh.handle_data_session(destination);
+                }
+            }
+            Update::Control(SessionKind::Fallback, open, sender) => {
                 let destination = open.destination;
                 if let (Some(fallback), Some(mesh)) = (&mut self.fallback, &mut self.mesh) {
-                    fallback.session = Some(ControlSession::new(open, socket, fallback.lookups.clone()));
+                    fallback.session = Some(ControlSession::new(open, sender, fallback.lookups.clone()));
                     fallback.since = Some(now.monotonic);
                     self.control_health.handle_up();
                     mesh.handle_fallback(Some(destination), now);
                 }
             }
-            Update::Control(_, open, socket) => {
-                self.tunnel.send_modify(|desired| desired.control = Some(Arc::clone(&open)));
-                self.control = Some(ControlSession::new(open, socket, self.lookups.clone()));
+            Update::Control(_, open, sender) => {
+                let session = ControlSession::new(open, sender, self.lookups.clone());
+                // What a restarted process does not know of a connection is what is under way on it.
+                let kept = (!session.is_over_tcp()).then(|| Arc::clone(&session.open));
+                self.tunnel.send_modify(|desired| desired.control = kept);
+                self.control = Some(session);
                 self.idle_test.handle_up(now.monotonic);
                 if self.fallback.as_ref().is_none_or(|fallback| fallback.session.is_none()) {
                     self.control_health.handle_up();

@@ -220,6 +220,8 @@ impl Daemon {
                 udp_port: options.config.sam_udp_port,
             },
             udp_port: Arc::default(),
+            proven_port: Arc::default(),
+            path: Arc::default(),
             tunnels: Tunnels {
                 length: options.config.tunnel_length,
                 length_variance: options.config.tunnel_length_variance,

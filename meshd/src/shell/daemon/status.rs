@@ -13,7 +13,7 @@ use i2plan_proto::destination::DestinationHash;
 
 use super::Daemon;
 use super::commands::without_identity;
-use super::control::SessionStatus;
+use super::control::{ControlSession, SessionStatus};
 use super::keyd_link::KeydReport;
 use crate::core::{Mesh, describe_key};
 use crate::shell::host;
@@ -61,6 +61,11 @@ impl Daemon {
             error: status.error.clone(),
             health: meshd::SessionHealth::Fine,
             silent: None,
+            over_tcp: false,
+        };
+        let over_tcp = |session: meshd::Session, open: Option<&ControlSession>| meshd::Session {
+            over_tcp: open.is_some_and(ControlSession::is_over_tcp),
+            ..session
         };
         let [control_health, data_health] = self.session_health();
         let with_health =
@@ -88,12 +93,15 @@ impl Daemon {
                 address: self.sessions.bridge.address.to_string(),
                 version: self.sam_version.clone(),
                 control: with_health(
-                    session(&self.control_status, self.me.map(|me| me.control.hash())),
+                    over_tcp(
+                        session(&self.control_status, self.me.map(|me| me.control.hash())),
+                        self.control.as_ref(),
+                    ),
                     control_health,
                 ),
                 fallback: self.fallback.as_ref().map(|fallback| {
                     let open = fallback.session.as_ref().map(|session| session.open.destination.hash());
-                    session(&fallback.status, open)
+                    over_tcp(session(&fallback.status, open), fallback.session.as_ref())
                 }),
                 data: with_health(
                     session(&self.data_status, self.data_destination.map(|data| data.hash())),
