@@ -11,7 +11,7 @@ use i2plan_proto::record::NodeName;
 
 use crate::{Seeds, seed};
 
-const VARIABLES: [&str; 35] = [
+const VARIABLES: [&str; 36] = [
     "I2PLAN_TUNNEL_LENGTH",
     "I2PLAN_TUNNEL_SUBNET",
     "I2PLAN_HEARTBEAT_INTERVAL",
@@ -47,6 +47,7 @@ const VARIABLES: [&str; 35] = [
     "I2PLAN_WEB_ENABLED",
     "I2PLAN_WEB_LISTEN",
     "I2PLAN_NAMES_ENABLED",
+    "I2PLAN_MTU",
 ];
 
 /// Runs the target.
@@ -110,6 +111,7 @@ fn check(config: &Config) {
     assert!(config.drain_timeout <= Duration::from_secs(60));
     assert!((200..=1_000_000).contains(&config.control_rate));
     assert!((1..=10_000).contains(&config.max_peers));
+    assert!((1280..=7200).contains(&config.mtu));
     for address in [config.rpc_tcp_address, config.metrics_listen, Some(config.web_listen)] {
         assert!(address.is_none_or(|address| address.ip().is_loopback()));
     }
