@@ -207,11 +207,14 @@ fn every_method_answers_over_both_ways() {
         // Alone.
         let status = done(one, "status", json!({})).await?;
         assert_eq!(status["name"], "n1");
+        assert_eq!(status["i2p_destination"], status["sam"]["control"]["destination"]);
+        assert_eq!((&status["state"], &status["peer_count"]), (&json!("running"), &json!(0)));
+        assert_eq!(status["tunnel_ip"], status["network"]["ipv4"]);
         let versions = done(one, "version", json!([])).await?;
         for version in [&versions["rpcd"], &versions["daemons"]["meshd"], &versions["daemons"]["keyd"]] {
             assert_eq!(version["version"], env!("CARGO_PKG_VERSION"), "{versions}");
         }
-        assert_eq!(done(one, "peers.list", json!({})).await?, json!({ "peers": [] }));
+        assert_eq!(done(one, "peers.list", json!({})).await?, json!({ "peers": [], "total": 0 }));
         assert_eq!(done(one, "bans.list", json!({})).await?, json!({ "bans": [] }));
         assert_eq!(done(one, "key.status", json!({})).await?["node_id"], status["node_id"]);
         let described = done(one, "rpc.discover", json!({})).await?;

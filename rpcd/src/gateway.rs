@@ -518,7 +518,7 @@ mod tests {
         let peers = request("peers.list", json!([]));
         for _ in 0..2 {
             let meshd = begin_apart(&path);
-            assert_eq!(answer(&caller, &peers).await["result"], json!({ "peers": [] }));
+            assert_eq!(answer(&caller, &peers).await["result"], json!({ "peers": [], "total": 0 }));
             assert_eq!(gateway.idle.lock().unwrap().len(), 1, "the connection is kept");
             // Its connections are closed when this is over, and not before.
             let end = move || meshd.shutdown_timeout(Duration::from_secs(60));

@@ -10,8 +10,8 @@ use std::time::Duration;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
-    WWW_AUTHENTICATE,
+    ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap,
+    HeaderName, HeaderValue, ORIGIN, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use i2plan_http::{BodyError, Service, Unauthenticated, is_here, one, read};
@@ -179,6 +179,11 @@ fn check(
         let what = "Content-Type: application/json is expected";
         return Err(Refusal::invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, what));
     }
+    if headers.get_all(CONTENT_ENCODING).iter().any(|coding| coding != "identity") {
+        let refusal =
+            Refusal::invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, "no Content-Encoding is understood");
+        return Err(Refusal { header: Some((ACCEPT_ENCODING, "identity")), ..refusal });
+    }
     Ok(())
 }
 
@@ -262,6 +267,8 @@ mod tests {
             (("content-type", None), 415),
             (("content-type", Some("text/plain")), 415),
             (("content-type", Some("application/jsonp")), 415),
+            (("content-encoding", Some("gzip")), 415),
+            (("content-encoding", Some("identity")), 200),
         ] {
             assert_eq!(post(&[change]), expected, "{change:?}");
         }

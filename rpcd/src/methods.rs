@@ -1,8 +1,9 @@
 //! The methods: one table, by which calls are dispatched and which `rpc.discover` describes.
 //!
-//! Results are what `i2planctl --json` prints.
+//! Results are what `i2planctl --json` prints, with counts and with what programs otherwise would look for.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::Call;
@@ -10,7 +11,8 @@ use i2plan_ipc::api::meshd::{
     AddBan, Ban, ConfigChange, CreateInvite, DEFAULT_EXPIRY, Events, GetConfig, GetKeys, GetStatus, Grant,
     GrantAddresses, Invite, IssuedInvite, Join, Keys, Leave, ListBans, ListInvites, ListPeers, ListRoutes,
     MeshdApi, Network, Peer, PingMember, PollEvents, RecoverKeys, Reload, RemoveBan, Reply, Request, Revoke,
-    RevokeInvite, RotateKey, Route, SetConfig, Setting, Status, WireGuardKey, max_uses,
+    RevokeInvite, RotateKey, Route, Session, SessionState, SetConfig, Setting, Status, WireGuardKey,
+    max_uses,
 };
 use i2plan_ipc::client::ClientError;
 use i2plan_ipc::hello::Landlock;
@@ -141,16 +143,16 @@ const DISCOVER: Method = Method {
 
 methods! {
     /// The state of the node.
-    "status" (_params: Nothing) -> Status = GetStatus, status => status;
+    "status" (_params: Nothing) -> NodeStatus = GetStatus, status => NodeStatus::of(status);
     /// The versions of the gateway and of the node's daemons; null for one that does not answer.
     "version" (_params: Nothing) -> Versions = GetStatus, status => versions(status);
     /// The other members of the network.
-    "peers.list" (_params: Nothing) -> Peers = ListPeers, peers => Peers { peers };
+    "peers.list" (_params: Nothing) -> Peers = ListPeers, peers => Peers { total: peers.len(), peers };
     /// Joins a network by an invite, as invite.accept does. Takes up to three minutes.
     "peers.connect" (params: InviteCode) -> Joined =
         Join { invite: params.invite_code }, network => Joined { network };
     /// The routing table.
-    "routes.list" (_params: Nothing) -> Routes = ListRoutes, routes => Routes { routes };
+    "routes.list" (_params: Nothing) -> Routes = ListRoutes, routes => Routes { total: routes.len(), routes };
     /// Makes an invite, whose code is a secret; the first one on a fresh node founds the network.
     /// An unlimited one, or one for more than 256 addresses, is an order, which rpc.orders must allow.
     "invite.create" (params: NewInvite) -> Invite =
@@ -210,8 +212,8 @@ methods! {
     "key.rotate" (_params: Nothing) -> Rotated = RotateKey, wireguard => Rotated { wireguard };
     /// The configuration in force.
     "config.list" (_params: Nothing) -> Settings = GetConfig, settings => Settings { settings };
-    /// One key of it.
-    "config.get" (params: Key) -> Setting = GetConfig, settings => one_setting(settings, &params.key)?;
+    /// One key of it, or all without a key.
+    "config.get" (params: Key) -> Found = GetConfig, settings => find_setting(settings, params.key.as_deref())?;
     /// Changes a key until meshd ends, if it can be changed at run time.
     "config.set" (params: KeyValue) -> Changes =
         SetConfig { key: params.key, value: params.value.0 }, changes => Changes { changes };
@@ -239,9 +241,9 @@ macro_rules! results {
 
 results! {
     /// The other members.
-    Peers { peers: Vec<Peer> }
+    Peers { peers: Vec<Peer>, total: usize }
     /// The routing table.
-    Routes { routes: Vec<Route> }
+    Routes { routes: Vec<Route>, total: usize }
     /// A network, and the node's place in it.
     Joined { network: Network }
     /// Invites.
@@ -270,6 +272,53 @@ results! {
     Changes { changes: Vec<ConfigChange> }
     /// Versions by program.
     Versions { rpcd: Gateway, daemons: BTreeMap<String, Option<Version>> }
+}
+
+/// What a node is doing.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    /// Its sessions are not both open yet, or no more.
+    Starting,
+    /// They are.
+    Running,
+}
+
+/// The state of a node.
+#[derive(Serialize, JsonSchema)]
+struct NodeStatus {
+    #[serde(flatten)]
+    status: Status,
+    state: State,
+    /// Members of the network besides this one.
+    peer_count: u64,
+    /// The node's IPv4 address in the network; null if it is in none.
+    tunnel_ip: Option<Ipv4Addr>,
+    /// Where control messages reach it, `….b32.i2p`; null while that is not known.
+    i2p_destination: Option<String>,
+}
+
+impl NodeStatus {
+    fn of(status: Status) -> Self {
+        let is_up = |session: &Session| session.state == SessionState::Up;
+        let is_static = status.static_interface.is_some();
+        let runs = is_up(&status.sam.data) && (is_static || is_up(&status.sam.control));
+        Self {
+            state: if runs { State::Running } else { State::Starting },
+            peer_count: status.network.as_ref().map_or(0, |network| network.members.saturating_sub(1)),
+            tunnel_ip: status.network.as_ref().map(|network| network.ipv4),
+            i2p_destination: status.sam.control.destination.clone(),
+            status,
+        }
+    }
+}
+
+/// A key of the configuration, or all of them.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+enum Found {
+    One(Setting),
+    All(Settings),
 }
 
 /// The gateway itself.
@@ -302,8 +351,9 @@ fn one_invite(invites: Vec<IssuedInvite>, id: &str) -> Result<OneInvite, Error> 
     })
 }
 
-fn one_setting(settings: Vec<Setting>, key: &str) -> Result<Setting, Error> {
-    settings.into_iter().find(|setting| setting.key == key).ok_or_else(|| {
+fn find_setting(settings: Vec<Setting>, key: Option<&str>) -> Result<Found, Error> {
+    let Some(key) = key else { return Ok(Found::All(Settings { settings })) };
+    settings.into_iter().find(|setting| setting.key == key).map(Found::One).ok_or_else(|| {
         Error::new(ErrorKind::NotFound, "the configuration has no such key")
             .with_hint("`config.list` tells which there are")
     })
@@ -349,6 +399,7 @@ mod tests {
         };
         assert_eq!(invite(json!({})), (86_400, Some(1), None));
         assert_eq!(invite(json!(["7d", -1])), (7 * 86_400, None, None));
+        assert_eq!(invite(json!([60.0, -1.0])), (60, None, None));
         assert_eq!(invite(json!({ "addresses": 16 })), (86_400, Some(1), Some(16)));
         let bad = [
             json!({ "max_uses": 0 }),
@@ -386,7 +437,12 @@ mod tests {
         let grant = Grant { node_id: "n".to_owned(), ranges: vec!["10.42.8.0/26".to_owned()], addresses: 64 };
         let result = granting.finish(Reply::Granted(grant)).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&result).unwrap()["grant"]["addresses"], 64);
-        for bad in [json!({ "node_id": "n" }), json!(["n", 0.5]), json!(["n", -1])] {
+        // In JSON these are the same number.
+        assert!(matches!(
+            ask("members.grant", &json!(["n", 64.0])).request,
+            Request::Grant { addresses: 64, .. }
+        ));
+        for bad in [json!({ "node_id": "n" }), json!(["n", 0.5]), json!(["n", -1]), json!(["n", 5e9])] {
             assert_eq!(
                 call("members.grant", &bad).err().unwrap().code,
                 Code::Api(ErrorKind::Invalid),
@@ -419,6 +475,8 @@ mod tests {
         let reply = || Reply::Config(vec![setting("a.b"), setting("c.d")]);
         let found = ask("config.get", &json!(["c.d"])).finish(reply()).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&found).unwrap()["key"], "c.d");
+        let all = ask("config.get", &json!({})).finish(reply()).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&all).unwrap()["settings"].as_array().unwrap().len(), 2);
         let error = ask("config.get", &json!(["c"])).finish(reply()).unwrap_err();
         assert_eq!(error.code, Code::Api(ErrorKind::NotFound));
 

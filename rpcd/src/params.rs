@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use i2plan_ipc::api::meshd::{Cursor, MAX_EVENT_WAIT};
 use i2plan_ipc::secret::SecretText;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{DeserializeOwned, Visitor};
+use serde::de::{DeserializeOwned, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -79,11 +80,11 @@ pub struct NewInvite {
     #[serde(default)]
     pub expiry: Option<Time>,
     /// How often it may be used: 1 by default, -1 for without limit; 0 is refused.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub max_uses: Option<i64>,
     /// Addresses for each of its users, a power of two; by default 1/256 of this node's, at most 16, and 1 if several
     /// may use it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_or_none")]
     pub addresses: Option<u32>,
     /// The subnet of the network that the first invite founds; by default the one that is configured, or else one of
     /// which the host uses no address.
@@ -121,6 +122,7 @@ pub struct NewGrant {
     /// The member: its node id or the beginning of that, its name, or one of its addresses.
     pub node_id: String,
     /// How many more, a power of two.
+    #[serde(deserialize_with = "whole")]
     pub addresses: u32,
 }
 
@@ -161,8 +163,9 @@ pub enum Reason {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Key {
-    /// `section.key`.
-    pub key: String,
+    /// `section.key`; all without it.
+    #[serde(default)]
+    pub key: Option<String>,
 }
 
 /// A key of the configuration, and what it shall be.
@@ -190,6 +193,55 @@ pub struct Poll {
     pub traffic: Option<bool>,
 }
 
+/// A whole number. In JSON `1.0` is `1`.
+struct Whole<T>(T);
+
+impl<'de, T: TryFrom<i128>> Deserialize<'de> for Whole<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader<T>(PhantomData<T>);
+        impl<T: TryFrom<i128>> Visitor<'_> for Reader<T> {
+            type Value = Whole<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_i128<E: serde::de::Error>(self, number: i128) -> Result<Whole<T>, E> {
+                T::try_from(number).map(Whole).map_err(|_| E::custom("number out of range"))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Whole<T>, E> {
+                self.visit_i128(number.into())
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Whole<T>, E> {
+                self.visit_i128(number.into())
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Whole<T>, E> {
+                /// Above that not every whole number has a form of its own.
+                const MOST: f64 = 9_007_199_254_740_992.0;
+                if number.fract() != 0.0 || number.abs() > MOST {
+                    return Err(E::invalid_value(Unexpected::Float(number), &self));
+                }
+                #[expect(clippy::cast_possible_truncation, reason = "it is whole and not too large")]
+                self.visit_i128(number as i128)
+            }
+        }
+        deserializer.deserialize_any(Reader(PhantomData))
+    }
+}
+
+fn whole<'de, T: TryFrom<i128>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Whole::deserialize(deserializer).map(|Whole(number)| number)
+}
+
+fn whole_or_none<'de, T: TryFrom<i128>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    Ok(Option::<Whole<T>>::deserialize(deserializer)?.map(|Whole(number)| number))
+}
+
 /// A number that is checked when it is read.
 macro_rules! limited {
     ($(#[doc = $doc:literal])+ $name:ident: $range:expr, $what:literal) => {
@@ -199,7 +251,7 @@ macro_rules! limited {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let number = u64::deserialize(deserializer)?;
+                let number: u64 = whole(deserializer)?;
                 if $range.contains(&number) { Ok(Self(number)) } else { Err(serde::de::Error::custom($what)) }
             }
         }
@@ -242,6 +294,11 @@ impl<'de> Deserialize<'de> for Time {
             }
 
             fn visit_u64<E: serde::de::Error>(self, seconds: u64) -> Result<Time, E> {
+                self.visit_str(&seconds.to_string())
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, seconds: f64) -> Result<Time, E> {
+                // A whole number is written without a fraction.
                 self.visit_str(&seconds.to_string())
             }
 
