@@ -144,7 +144,11 @@ impl Seen {
             );
         }
         if peers.is_empty() {
-            output::note("no other members are known; invite one: `i2planctl invite create`");
+            output::note(if status.network.is_some() {
+                "no other members are known; invite one: `i2planctl invite create`"
+            } else {
+                "this node is in no network: found one with `i2planctl invite create`, or join one with `i2planctl join`"
+            });
             return Ok(());
         }
         if in_detail {

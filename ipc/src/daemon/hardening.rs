@@ -14,7 +14,8 @@ const ALL: MlockAllFlags = MlockAllFlags::CURRENT.union(MlockAllFlags::FUTURE);
 
 /// How the limit on locked memory is lifted.
 #[cfg(target_os = "linux")]
-const LIFT: &str = "start with LimitMEMLOCK=infinity";
+const LIFT: &str =
+    "start with no limit on locked memory (`ulimit -l unlimited`; systemd: LimitMEMLOCK=infinity)";
 #[cfg(not(target_os = "linux"))]
 const LIFT: &str = "set memorylocked to infinity in login.conf(5)";
 

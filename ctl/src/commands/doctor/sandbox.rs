@@ -158,7 +158,7 @@ fn judge(sandboxes: &HashMap<String, Sandbox>, interface_is_up: bool, swap: bool
             add(
                 Level::Note,
                 "its memory could be swapped out, with keys in it".to_owned(),
-                "start it with LimitMEMLOCK=infinity, or do without swap",
+                "start it with no limit on locked memory (`ulimit -l unlimited`; systemd: LimitMEMLOCK=infinity), or do without swap",
             );
         }
         if findings.len() == before {
