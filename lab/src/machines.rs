@@ -97,6 +97,8 @@ fn make(machine: &str) -> Result<(), Failure> {
             tmpfs(Path::new(directory))?;
         }
         add_users()?;
+        // `i2planctl names hosts --write` follows a link, and would write into the host's.
+        add_lines("/etc/hosts", std::iter::empty())?;
         std::fs::create_dir("/etc/i2plan")?;
         // Before there is another /proc.
         let namespaces = [File::open("/proc/thread-self/ns/mnt")?, File::open("/proc/thread-self/ns/uts")?];
@@ -212,16 +214,16 @@ pub fn run_on(machine: &str, command: &[OsString]) -> Result<ExitStatus, Failure
     let home = path(machine, "home");
     let mut command = Command::new(program);
     command.args(args).env("PATH", search).env("HOME", &home).current_dir(home);
-    // Before there is a child, so that none is missed; a child begins with none blocked.
+    // A PID namespace is entered by children alone.
+    let mut child = command
+        .spawn()
+        .map_err(|error| Failure::new(format!("cannot run {}: {error}", program.display())))?;
+    // Not before there is a child, which would begin with them blocked; one that has ended meanwhile is seen below.
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD] {
         signals.add(signal);
     }
     signals.thread_block()?;
-    // A PID namespace is entered by children alone.
-    let mut child = command
-        .spawn()
-        .map_err(|error| Failure::new(format!("cannot run {}: {error}", program.display())))?;
     let pid = Pid::from_raw(i32::try_from(child.id()).map_err(|_| Failure::new("an impossible process id"))?);
     loop {
         if let Some(status) = child.try_wait()? {
