@@ -523,6 +523,9 @@ async fn talks_to_wireguard_go(routers: Routers) -> Result<(), Failure> {
     reach(pair.node(), "fd09::2").await?;
     pair.full_packets_pass().await?;
     passed("packets of 1280 bytes pass");
+    // An interface has no daemons but those that it needs.
+    let doctor = pair.node().ctl(&["doctor"], "").await?.stdout;
+    assert!(!doctor.contains("does not answer"), "{doctor}");
     pair.transfers().await?;
     passed("a megabyte went both ways");
 

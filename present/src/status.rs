@@ -426,7 +426,8 @@ pub fn render(status: &Status, warnings: &[Warning], look: &Look) -> String {
 /// The lines of an interface with static peers.
 fn render_static(out: &mut Overview, status: &Status, interface: &StaticStatus) {
     let Status { tunnel, sam, .. } = status;
-    out.line("Interface", &format!("{} ({})", status.name, self::interface(tunnel)));
+    let state = if tunnel.interface.is_some() { "up" } else { "not up" };
+    out.line("Interface", &format!("{} ({state})", status.name));
     out.part("uptime", &units::duration(status.uptime));
     out.part("MTU", &tunnel.mtu.to_string());
     if let Some(key) = &tunnel.public_key {

@@ -4,7 +4,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use i2plan_ipc::api::meshd::Daemon;
+use i2plan_ipc::api::meshd::{Daemon, Status};
 use i2plan_ipc::api::webd::WebdApi;
 use i2plan_ipc::client::{Client, Endpoint};
 use i2plan_ipc::hello::HelloReply;
@@ -96,11 +96,11 @@ pub(super) struct Optional {
 }
 
 impl Optional {
-    /// Those of a node.
-    pub(super) async fn of(node: &mut Node, socket: &Path) -> Self {
+    /// Those of a node with this status. An interface with static peers has none.
+    pub(super) async fn of(node: &mut Node, status: &Status, socket: &Path) -> Self {
         let settings = node.config().await.unwrap_or_default();
         let setting = |key| settings.iter().find(|setting| setting.key == key)?.value.as_deref();
-        let runs = |key| setting(key) == Some("true");
+        let runs = |key| status.static_interface.is_none() && setting(key) == Some("true");
         // One that is named by its absolute path is there, whatever is before it.
         let rpcd = socket.with_file_name(setting("rpc.socket").unwrap_or(paths::RPC_SOCKET));
         Self {

@@ -27,9 +27,9 @@ pub fn run(json: bool) -> Result<(), Failure> {
 pub async fn all(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
     let socket = daemon::socket_path(socket);
     let mut node = daemon::connect(Some(&socket)).await?;
-    let daemons = node.status().await?.daemons;
-    let optional = rpc::Optional::of(&mut node, &socket).await;
-    let daemons = rpc::with_optional(&optional, daemons).await;
+    let status = node.status().await?;
+    let optional = rpc::Optional::of(&mut node, &status, &socket).await;
+    let daemons = rpc::with_optional(&optional, status.daemons).await;
     let own = Version::current();
     if json {
         let daemons: Vec<_> = daemons

@@ -423,7 +423,9 @@ impl StaticInterface {
         let destination = self.me.as_ref().map(|me| me.control);
         let (keyd, error) = (self.keyd_report.borrow(), (tunnel.error.clone(), tunnel.hint.clone()));
         Status {
-            name: self.config.current().interface.clone(),
+            name: stats
+                .and_then(|stats| stats.interface.clone())
+                .unwrap_or_else(|| self.config.current().interface.clone()),
             node_id: None,
             uptime: self.started.elapsed().as_secs(),
             config: self.config.current().path().to_string_lossy().into_owned(),

@@ -129,7 +129,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
 async fn ask(socket: &Path) -> Result<Answers, Failure> {
     let mut node = daemon::connect(Some(socket)).await?;
     let mut status = node.status().await?;
-    let optional = Optional::of(&mut node, socket).await;
+    let optional = Optional::of(&mut node, &status, socket).await;
     status.daemons = with_optional(&optional, status.daemons).await;
     let rpcd = optional.rpcd.zip(rpc::question().ok());
     let processes = process::ask(socket, rpcd, optional.webd).await;
