@@ -54,9 +54,7 @@ impl Live {
         if !key.live {
             let path = self.read.path().display();
             return Err(ApiError::conflict(format!("{} cannot be changed while the node runs", key.name))
-                .with_hint(format!(
-                    "`i2planctl config set --save` writes it into {path}; then restart the node"
-                )));
+                .with_hint(format!("save it in {path}, then restart the node")));
         }
         let change = apply(&mut self.current, key, value);
         self.current.set_source(key, Source::Runtime);

@@ -79,7 +79,7 @@ pub(super) fn network_name(name: Option<&str>, is_member: bool) -> Result<Option
     let Some(name) = name else { return Ok(None) };
     if is_member {
         return Err(ApiError::conflict("this node is in a network already, which has a name")
-            .with_hint("leave --name out: only the invite that founds a network names it"));
+            .with_hint("only the invite that founds a network names it"));
     }
     let name = name.parse().map_err(|error| ApiError::invalid(format!("{name:?}: {error}")))?;
     Ok(Some(name))
