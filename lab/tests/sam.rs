@@ -248,6 +248,7 @@ fn a_node_without_udp_to_emissary_says_so() {
 }
 
 #[test]
+#[ignore = "takes five minutes: see CONTRIBUTING.md"]
 fn a_node_without_udp_to_i2pd_has_control_over_tcp() {
     let name = "a_node_without_udp_to_i2pd_has_control_over_tcp";
     on(Routers::I2pd, name, async || udp_is_blocked(Routers::I2pd).await);
