@@ -68,7 +68,8 @@ pub(super) fn no_toml(text: &str, error: &toml::de::Error) -> (usize, String) {
     }
 }
 
-fn line_at(text: &str, at: usize) -> usize {
+/// The line of a place in a text, from 1.
+pub(super) fn line_at(text: &str, at: usize) -> usize {
     text[..at.min(text.len())].matches('\n').count() + 1
 }
 

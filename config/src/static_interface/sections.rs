@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::{
     Draft, InterfaceSection, MAX_KEY, Names, PeerSection, Problem, ReadKey, StaticConfig, set, wrong,
 };
-use crate::file::{no_toml, text_of};
+use crate::file::{line_at, no_toml, text_of};
 use crate::{ALIKE, one_line};
 
 const NAMES: Names = Names {
@@ -85,7 +85,7 @@ pub fn parse(
     read: &ReadKey<'_>,
 ) -> Result<StaticConfig, Vec<(usize, Problem)>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
+    let line = |at| line_at(text, at);
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         // What else would be said may be wrong.
