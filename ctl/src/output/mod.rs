@@ -38,22 +38,6 @@ pub fn interrupt() -> Result<impl Future<Output = ()>, Failure> {
     })
 }
 
-/// Waits for one of the signals that ask a program to end.
-///
-/// # Errors
-/// If they cannot be listened for.
-pub fn end() -> Result<impl Future<Output = ()>, Failure> {
-    let interrupted = interrupt()?;
-    let mut terminated = signal(SignalKind::terminate())
-        .map_err(|error| Failure::internal(format!("cannot listen for signals: {error}")))?;
-    Ok(async move {
-        tokio::select! {
-            () = interrupted => {}
-            _ = terminated.recv() => {}
-        }
-    })
-}
-
 /// Waits until nobody reads standard output any more, if that is a pipe.
 pub async fn reader_leaves() {
     let (sender, receiver) = tokio::sync::oneshot::channel();

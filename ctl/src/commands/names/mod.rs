@@ -6,6 +6,8 @@ use clap::Subcommand;
 use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::meshd::{Network, Status};
 use i2plan_ipc::api::tund::check_interface_name;
+#[cfg(target_os = "linux")]
+use i2plan_ipc::daemon::signals::Signals;
 use i2plan_ipc::names::{MemberLabels, domain, of_members};
 use i2plan_present::table::{Column, Rendered, Table};
 use i2plan_proto::membership::NetworkName;
@@ -85,7 +87,11 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Names) -> Result<(), 
     }
     #[cfg(target_os = "linux")]
     if let Some(NamesCommand::Resolvectl(Resolvectl { follow: true })) = &args.command {
-        let end = output::end()?;
+        let mut signals = Signals::new()
+            .map_err(|error| Failure::internal(format!("cannot listen for signals: {error}")))?;
+        let end = async {
+            signals.next().await;
+        };
         resolved::follow(socket, output::note, end).await;
         return Ok(());
     }
