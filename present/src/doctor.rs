@@ -149,87 +149,21 @@ fn addresses(peer: &Peer) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use i2plan_ipc::api::meshd::{Conflict, Network, Sam, Tunnel};
+    use i2plan_ipc::api::meshd::Conflict;
 
     use super::*;
+    use crate::order::tests::peer;
+    use crate::status::tests::status;
 
     fn founder() -> Status {
-        let session = || Session {
-            state: SessionState::Up,
-            destination: None,
-            error: None,
-            health: SessionHealth::Fine,
-            silent: None,
-            over_tcp: false,
-        };
-        Status {
-            name: "alpha".to_owned(),
-            node_id: Some("node".to_owned()),
-            uptime: 1,
-            config: "/etc/i2plan/config.toml".to_owned(),
-            network: Some(Network {
-                id: "net".to_owned(),
-                name: "office".to_owned(),
-                founder: true,
-                inviters: Vec::new(),
-                subnet: "10.42.0.0/16".to_owned(),
-                ipv4: "10.42.0.1".parse().unwrap(),
-                ipv6: "fd12::1".parse().unwrap(),
-                ranges: vec!["10.42.0.0/16".to_owned()],
-                addresses: 65_536,
-                addresses_left: 65_518,
-                displaced_by: None,
-                conflicts: Vec::new(),
-                members: 2,
-            }),
-            former: None,
-            sam: Sam {
-                address: "127.0.0.1:7656".to_owned(),
-                version: Some("3.2".to_owned()),
-                control: session(),
-                fallback: None,
-                data: session(),
-            },
-            tunnel: Tunnel {
-                interface: Some("i2plan0".to_owned()),
-                mtu: 1280,
-                public_key: None,
-                drops: None,
-                overlaps: Vec::new(),
-                without_ipv6: false,
-                faults: Vec::new(),
-            },
-            daemons: Vec::new(),
-            keys: Vec::new(),
-            static_interface: None,
-        }
+        let mut founder = Status { daemons: Vec::new(), ..status() };
+        founder.sam.data.state = SessionState::Up;
+        founder
     }
 
     fn member(ranges: &[&str]) -> Peer {
-        Peer {
-            node_id: "web".to_owned(),
-            name: "web".to_owned(),
-            ipv4: "10.42.64.0".parse().unwrap(),
-            ipv6: "fd12::2".parse().unwrap(),
-            public_key: String::new(),
-            endpoint: String::new(),
-            ranges: ranges.iter().map(|range| (*range).to_owned()).collect(),
-            depth: 1,
-            inviters: vec!["node".to_owned()],
-            member_since: 1_799_000_000,
-            signed_at: 0,
-            liveness: Liveness::Present,
-            banned: false,
-            last_heard: None,
-            rtt: None,
-            last_handshake: None,
-            tx_packets: 0,
-            tx_bytes: 0,
-            rx_packets: 0,
-            rx_bytes: 0,
-            queue_drops: 0,
-            rx_drops: 0,
-        }
+        let ranges = ranges.iter().map(|range| (*range).to_owned()).collect();
+        Peer { ipv4: "10.42.64.0".parse().unwrap(), ranges, ..peer("web", &["node"]) }
     }
 
     #[test]
