@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures::future::join_all;
 use nix::mount::{MsFlags, mount};
 use rand::RngExt as _;
 use rand::seq::IteratorRandom as _;
@@ -27,14 +28,14 @@ pub mod schedule;
 pub mod watch;
 
 use conduct::{Conductor, OtherProcesses};
-use outage::{Gap, InjectedFault};
+use outage::{Gap, InjectedFault, Openings};
 use probes::Probes;
 use report::{Excerpt, Observed, Outcome, TransferRun};
 use schedule::Schedule;
-use watch::{WatchedNode, running};
+use watch::{WatchedNode, running, watch_openings};
 
 use crate::i2p::kind::Routers;
-use crate::node::Lab;
+use crate::node::{Lab, Node};
 use crate::progress::Progress;
 use crate::sandbox::{self, DIRECTORY, bin};
 use crate::traffic::{between, reach};
@@ -181,6 +182,10 @@ async fn soak(
     let watched = RefCell::new(watched.collect::<Result<Vec<_>, _>>()?);
     let (faults, others) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
     let (transfers, excerpts) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+    let openings: Vec<_> = nodes.iter().map(|_| RefCell::new(Openings::default())).collect();
+    let sockets: Vec<_> = lab.nodes.iter().map(Node::socket).collect();
+    let opening =
+        openings.iter().zip(&sockets).map(|(openings, socket)| watch_openings(socket, started, openings));
     let kinds = lab.routers();
     let deaf = firewall::program().inspect_err(|missing| {
         eprintln!("lab: {missing}: there are no deaf sessions in this run");
@@ -205,6 +210,7 @@ async fn soak(
             faults: &faults,
             others: &others,
             excerpts: &excerpts,
+            openings: &openings,
             started,
             end,
         };
@@ -212,6 +218,7 @@ async fn soak(
             failed = conductor.run(schedule, end) => failed,
             ended = probes.run(&faults) => ended,
             ended = watching.run() => ended,
+            _ = join_all(opening) => Ok(()),
             () = transfer(nodes, started, &transfers) => Ok(()),
             () = sleep_until((started + end).into()) => Ok(()),
             () = stopped => Err(Failure::new("stopped")),
@@ -230,6 +237,7 @@ async fn soak(
         names: lab.nodes.iter().map(|node| node.name.clone()).collect(),
         flows,
         gaps,
+        openings: openings.into_iter().map(RefCell::into_inner).collect(),
         faults: faults.into_inner(),
         watched: watched.into_inner(),
         transfers: transfers.into_inner(),
@@ -268,6 +276,7 @@ struct Watching<'a> {
     faults: &'a RefCell<Vec<InjectedFault>>,
     others: &'a RefCell<Vec<OtherProcesses>>,
     excerpts: &'a RefCell<Vec<Excerpt>>,
+    openings: &'a [RefCell<Openings>],
     started: Instant,
     end: Duration,
 }
@@ -315,15 +324,19 @@ impl Watching<'_> {
     fn tell(&self, now: Duration) {
         let gaps = self.probes.gaps_from(0);
         let faults = self.faults.borrow();
-        let longest = gaps.iter().map(|gap| outage::attribute(gap, &faults).unexcused(gap)).max();
+        let openings: Vec<_> = self.openings.iter().map(|one| one.borrow().clone()).collect();
+        let longest = gaps.iter().map(|gap| {
+            let attribution = outage::attribute(gap, &faults);
+            attribution.unexcused(gap).saturating_sub(attribution.by_routers(gap, &openings))
+        });
         eprintln!(
-            "soak: minute {} of {}: {} faults, {} probes lost, {} outages are over, the longest {:.1} s after its fault",
+            "soak: minute {} of {}: {} faults, {} probes lost, {} outages are over, i2plan's part at most {:.1} s",
             now.as_secs() / 60,
             self.end.as_secs() / 60,
             faults.len(),
             self.probes.lost(),
             gaps.iter().filter(|gap| gap.is_outage()).count(),
-            longest.unwrap_or_default().as_secs_f64(),
+            longest.max().unwrap_or_default().as_secs_f64(),
         );
     }
 }

@@ -75,6 +75,34 @@ impl InjectedFault {
     }
 }
 
+/// When a node's router was opening a session for it that the node did not have, from and to, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Openings(Vec<(Duration, Duration)>);
+
+impl Openings {
+    /// The router is opening one since a time, as was seen at another.
+    pub fn handle_seen(&mut self, since: Duration, now: Duration) {
+        match self.0.last_mut() {
+            Some((_, to)) if *to >= since => *to = now,
+            _ => self.0.push((since, now)),
+        }
+    }
+
+    /// How much of a time the router of either node took.
+    #[must_use]
+    pub fn of_either(both: [&Self; 2], from: Duration, to: Duration) -> Duration {
+        let mut openings = both.map(|one| &one.0[..]).concat();
+        openings.sort_unstable();
+        let (mut sum, mut counted) = (Duration::ZERO, from);
+        for (begins, ends) in openings {
+            let ends = ends.min(to);
+            sum += ends.saturating_sub(begins.max(counted));
+            counted = counted.max(ends);
+        }
+        sum
+    }
+}
+
 /// To what a gap is attributed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attribution<'a> {
@@ -96,6 +124,14 @@ impl Attribution<'_> {
             }
             Self::Elsewhere(_) | Self::None => gap.length(),
         }
+    }
+
+    /// How much of that part the routers of the two nodes took to open sessions, if there was a fault of these nodes.
+    #[must_use]
+    pub fn by_routers(&self, gap: &Gap, openings: &[Openings]) -> Duration {
+        let Self::Fault(_) = self else { return Duration::ZERO };
+        let both = [gap.from, gap.to].map(|node| &openings[node]);
+        Openings::of_either(both, gap.ends.saturating_sub(self.unexcused(gap)), gap.ends)
     }
 }
 
@@ -201,6 +237,20 @@ mod tests {
         let faults = [fault(Cause::Sleep, 0, 100, None)];
         let gap = gap(0, 1, 100, 300);
         assert_eq!(attribute(&gap, &faults).unexcused(&gap), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_routers_take_is_counted_once() {
+        let mut openings = [Openings::default(), Openings::default()];
+        for (node, since, now) in [(0, 90, 100), (0, 100, 104), (1, 102, 110), (0, 106, 107), (1, 118, 130)] {
+            openings[node].handle_seen(at(since), at(now));
+        }
+        assert_eq!(openings[0], Openings(vec![(at(90), at(104)), (at(106), at(107))]));
+        let faults = [fault(Cause::Sleep, 0, 80, Some(95))];
+        let gap = gap(0, 1, 82, 120);
+        assert_eq!(attribute(&gap, &faults).by_routers(&gap, &openings), at(15 + 2));
+        // Nothing was done to these nodes.
+        assert_eq!(attribute(&gap, &[]).by_routers(&gap, &openings), at(0));
     }
 
     #[test]

@@ -47,7 +47,9 @@ impl Cause {
     /// Whether the supervisor restarts this daemon because of it.
     #[must_use]
     pub fn ends(self, daemon: &str) -> bool {
+        // A node that leaves its network gives up its interface, with which tund ends.
         matches!(self, Self::Restart(name) | Self::Kill(name) if name == daemon)
+            || self == Self::Leave && daemon == "tund"
     }
 }
 

@@ -1,11 +1,16 @@
 //! What the daemons use and log, over time.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use i2plan_ipc::api::meshd::SessionState;
+use tokio::time::{sleep, timeout};
+
+use super::outage::Openings;
 use super::schedule::DAEMONS;
 use crate::Failure;
 use crate::node::{Node, descriptors, resident};
@@ -18,6 +23,10 @@ const MAX_LOG: u64 = 16 << 20;
 
 /// Most lines about ends and panics that are kept of each node.
 const MAX_EVENTS: usize = 1000;
+
+/// How often a node is asked for its sessions, and how long it may take to answer.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// What a process used each time that it was looked at.
 #[derive(Debug, Default)]
@@ -251,6 +260,24 @@ fn size(directory: &Path) -> Result<(u64, u64), Failure> {
         }
     }
     Ok((files, bytes))
+}
+
+/// Asks a node again and again which sessions it has, and keeps when its router was opening one that it did not have. A
+/// node that does not answer has none that is being opened.
+pub async fn watch_openings(socket: &Path, started: Instant, openings: &RefCell<Openings>) {
+    let status = async || i2plan_ipc::Node::connect(socket).await?.status().await;
+    let mut before = started.elapsed();
+    loop {
+        sleep(ASK_EVERY).await;
+        let answer = timeout(ANSWER, status()).await;
+        let now = started.elapsed();
+        if let Ok(Ok(status)) = answer
+            && [&status.sam.control, &status.sam.data].iter().any(|one| one.state == SessionState::Opening)
+        {
+            openings.borrow_mut().handle_seen(before, now);
+        }
+        before = now;
+    }
 }
 
 /// The running processes, by user; of a user who has several, one.
