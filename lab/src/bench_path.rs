@@ -6,24 +6,37 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum as _;
+use i2plan_ipc::api::tund::DEFAULT_MTU;
 use i2plan_tund::path::emulation::{self, FALL, OUTAGE, RISE, Spec};
 use serde::Serialize;
 
 use crate::Failure;
 use crate::load::Arrived;
 use crate::node::{Lab, Node};
-use crate::path::link::{SLICE, Slice};
+use crate::path::link::{LossesOf, SLICE, Slice};
 use crate::path::plot::{Drawn, svg};
 use crate::path::{Path, Side};
 use crate::progress::Progress;
 use crate::stats::mbit;
 use crate::traffic::ping;
 
-/// A full WireGuard message at the tunnel's MTU, the payload of its TCP segment over IPv4 with timestamps, and that of
-/// its UDP datagram, bytes.
-const MESSAGE: f64 = 1312.0;
-const TCP_PAYLOAD: f64 = 1280.0 - 20.0 - 32.0;
-const UDP_PAYLOAD: u32 = 1280 - 28;
+/// What a full packet consists of, bytes.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    /// Its WireGuard message.
+    message: f64,
+    /// The payload of a TCP segment over IPv4 with timestamps.
+    tcp_payload: f64,
+    /// That of a UDP datagram.
+    udp_payload: u32,
+}
+
+impl Sizes {
+    fn of(mtu: u16) -> Self {
+        let message = f64::from(mtu.next_multiple_of(16) + 32);
+        Self { message, tcp_payload: f64::from(mtu - 20 - 32), udp_payload: u32::from(mtu - 28) }
+    }
+}
 
 const PORT: u16 = 5002;
 const ECHO_PORT: u16 = 5003;
@@ -146,6 +159,8 @@ pub struct Options {
     pub queue: Option<f64>,
     /// All chance on the path follows from it.
     pub seed: u64,
+    /// The MTU of the interfaces, in place of the default. Losses are then those of I2P's messages.
+    pub mtu: Option<u16>,
     /// Where a picture of what happened over time is written, as SVG.
     pub plot: Option<PathBuf>,
     /// Print the result for a program.
@@ -237,6 +252,8 @@ struct Description {
     loss_burst: f64,
     queue_s: f64,
     seed: u64,
+    mtu: u16,
+    losses_of: LossesOf,
 }
 
 #[derive(Debug, Serialize)]
@@ -267,16 +284,24 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let warm = if options.path.least() > 0 { 2 } else { WARM.min(seconds / 3) };
     let progress = Progress::new();
     progress.step(format!("starting nodes on {WHAT}"));
-    let path = Path::start(&spec, options.seed)?;
+    let losses = if options.mtu.is_some() { LossesOf::Messages } else { LossesOf::Datagrams };
+    let path = Path::start(&spec, losses, options.seed)?;
+    let sizes = Sizes::of(options.mtu.unwrap_or(DEFAULT_MTU));
     if matches!(options.path, PathName::Shared | PathName::SharedDistant) {
         let described = describe(&options, &spec);
         return share(&options, described, path, seconds, &progress).await;
     }
     let mut lab = Lab::on_path(&path, &[Side::Near, Side::Far]).await?;
+    if let Some(mtu) = options.mtu {
+        for node in &mut lab.nodes {
+            node.configure(&format!("[tun]\nmtu = {mtu}\n")).await?;
+        }
+        lab.ready().await?;
+    }
     lab.nodes[1].join_by(&lab.nodes[0]).await?;
     let target = lab.nodes[1].address().await?;
     ping(&lab.nodes[0], target, 1, true).await?;
-    let bench = Bench { spec, path, target, seconds, warm };
+    let bench = Bench { spec, path, target, sizes, seconds, warm };
 
     progress.step("round-trip time of the idle tunnel");
     let idle = bench.idle(&lab.nodes).await?;
@@ -336,6 +361,8 @@ fn describe(options: &Options, spec: &Spec) -> Description {
         loss_burst: spec.burst,
         queue_s: spec.queue,
         seed: options.seed,
+        mtu: options.mtu.unwrap_or(DEFAULT_MTU),
+        losses_of: if options.mtu.is_some() { LossesOf::Messages } else { LossesOf::Datagrams },
     }
 }
 
@@ -376,7 +403,8 @@ async fn share(
         ping(&lab.nodes[from], lab.nodes[to].address().await?, 1, true).await?;
     }
     progress.step(format!("two tunnels for {seconds} s, each offered twice the path's rate"));
-    let rate = (2e6 * description.rate_mbit / (8.0 * MESSAGE)) as u32;
+    let Sizes { message, udp_payload, .. } = Sizes::of(description.mtu);
+    let rate = (2e6 * description.rate_mbit / (8.0 * message)) as u32;
     let one = async |number: usize, later: u64| {
         let (from, to) = pairs[number];
         let port = PORT + u16::try_from(number).unwrap_or(0);
@@ -389,7 +417,7 @@ async fn share(
         let words = [
             "__udp-source",
             &target,
-            &UDP_PAYLOAD.to_string(),
+            &udp_payload.to_string(),
             &seconds.to_string(),
             "--rate",
             &rate.to_string(),
@@ -399,7 +427,7 @@ async fn share(
         source.kill().await?;
         sink.kill().await?;
         let payload = mbit(arrived.bytes, Duration::from_secs_f64(arrived.seconds));
-        Ok::<_, Failure>(payload * MESSAGE / f64::from(UDP_PAYLOAD))
+        Ok::<_, Failure>(payload * message / f64::from(udp_payload))
     };
     let (first, second) = tokio::try_join!(one(0, 0), one(1, later))?;
     progress.done();
@@ -430,6 +458,7 @@ struct Bench {
     path: Path,
     /// The far node.
     target: IpAddr,
+    sizes: Sizes,
     seconds: u64,
     warm: u64,
 }
@@ -464,13 +493,13 @@ impl Bench {
         let (source, payload) = match load {
             Load::Tcp(congestion, flows) => {
                 let words = ["__tcp-source", &target, &flows.to_string(), congestion, &seconds];
-                (words.map(ToOwned::to_owned).to_vec(), TCP_PAYLOAD)
+                (words.map(ToOwned::to_owned).to_vec(), self.sizes.tcp_payload)
             }
             Load::Udp(times) => {
-                let rate = f64::from(times) * self.spec.most() / (8.0 * MESSAGE);
-                let (len, rate) = (UDP_PAYLOAD.to_string(), (rate.ceil() as u32).to_string());
+                let rate = f64::from(times) * self.spec.most() / (8.0 * self.sizes.message);
+                let (len, rate) = (self.sizes.udp_payload.to_string(), (rate.ceil() as u32).to_string());
                 let words = ["__udp-source", &target, &len, &seconds, "--rate", &rate];
-                (words.map(ToOwned::to_owned).to_vec(), f64::from(UDP_PAYLOAD))
+                (words.map(ToOwned::to_owned).to_vec(), f64::from(self.sizes.udp_payload))
             }
         };
         let mut source = near.start_probe(&source)?;
@@ -485,7 +514,7 @@ impl Bench {
         let sum = |what: fn(&Slice) -> u64| slices.iter().map(what).sum();
         Ok(Measured {
             payload_mbit,
-            goodput_mbit: payload_mbit * MESSAGE / payload,
+            goodput_mbit: payload_mbit * self.sizes.message / payload,
             ping_ms: Quantiles::of(times.get(counted..).unwrap_or_default()),
             offered: sum(|slice| slice.offered),
             queue_drops: sum(|slice| slice.queue_drops),

@@ -27,6 +27,22 @@ pub struct Slice {
     pub queue: u64,
 }
 
+/// What a tunnel message of I2P carries of a datagram (I2P's tunnel message specification), and what a datagram has in
+/// addition to a WireGuard message, about: layers of encryption and instructions for delivery. Bytes.
+const MESSAGE: usize = 1003;
+const ADDED: usize = 160;
+
+/// What is lost at random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossesOf {
+    /// Datagrams, whatever their length.
+    Datagrams,
+    /// The messages that I2P cuts datagrams into; a datagram of which one is lost does not arrive. They are lost so
+    /// often that datagrams of two messages, as full ones are at the default MTU, are lost as the path says.
+    Messages,
+}
+
 /// A datagram on its way.
 #[derive(Debug)]
 struct Item<T> {
@@ -45,6 +61,7 @@ pub struct Link<T> {
     random: Random,
     jitter: Jitter,
     losses: Losses,
+    losses_of: LossesOf,
     queue: VecDeque<Item<T>>,
     /// Bytes in the queue.
     queued: usize,
@@ -61,13 +78,17 @@ pub struct Link<T> {
 impl<T> Link<T> {
     /// A link that is empty. All chance follows from the seed.
     #[must_use]
-    pub fn new(spec: Spec, forward: bool, seed: u64) -> Self {
+    pub fn new(mut spec: Spec, losses_of: LossesOf, forward: bool, seed: u64) -> Self {
+        if losses_of == LossesOf::Messages {
+            spec.loss = 1.0 - (1.0 - spec.loss).sqrt();
+        }
         Self {
             spec,
             forward,
             random: Random::new(seed),
             jitter: Jitter::default(),
             losses: Losses::default(),
+            losses_of,
             queue: VecDeque::new(),
             queued: 0,
             departs: 0.0,
@@ -123,7 +144,13 @@ impl<T> Link<T> {
                 self.departs = at + self.service(next.len, at);
             }
             let time = self.time(at);
-            let lost = self.losses.loses(at, &self.spec, &mut self.random) || (self.spec.outage)(time);
+            let parts = match self.losses_of {
+                LossesOf::Datagrams => 1,
+                LossesOf::Messages => (item.len + ADDED).div_ceil(MESSAGE),
+            };
+            let lost_parts =
+                (0..parts).filter(|_| self.losses.loses(at, &self.spec, &mut self.random)).count();
+            let lost = lost_parts > 0 || (self.spec.outage)(time);
             if lost {
                 let bytes = if item.counts { item.len as u64 } else { 0 };
                 self.count(at, |slice| slice.lost += bytes);
@@ -192,7 +219,11 @@ mod tests {
 
     /// Offers datagrams at a rate in bits a second for so many seconds, and returns which arrive when.
     fn offer(link: &mut Link<u32>, rate: f64, seconds: f64) -> Vec<(u32, f64)> {
-        let gap = LEN as f64 * 8.0 / rate;
+        offer_of(LEN, link, rate, seconds)
+    }
+
+    fn offer_of(len: usize, link: &mut Link<u32>, rate: f64, seconds: f64) -> Vec<(u32, f64)> {
+        let gap = len as f64 * 8.0 / rate;
         let (mut arrived, mut next, mut sent) = (Vec::new(), 0.0, 0);
         link.begin(Duration::ZERO);
         loop {
@@ -207,7 +238,7 @@ mod tests {
                 arrived.push((value, now));
             }
             if sends && now >= next {
-                link.handle_datagram(LEN, true, sent, at(now));
+                link.handle_datagram(len, true, sent, at(now));
                 sent += 1;
                 next += gap;
             }
@@ -216,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_datagram_takes_the_time_of_the_bottleneck_and_half_a_round_trip() {
-        let mut link = Link::new(Spec { loss: 0.0, ..good() }, true, 1);
+        let mut link = Link::new(Spec { loss: 0.0, ..good() }, LossesOf::Datagrams, true, 1);
         link.handle_datagram(LEN, true, 7, at(1.0));
         let expected = 1.0 + 0.15 + LEN as f64 * 8.0 / 4e6;
         while link.poll_transmit(at(expected - 0.000_01)).is_none()
@@ -233,7 +264,7 @@ mod tests {
 
     #[test]
     fn the_rate_and_the_queue_are_bounds() {
-        let mut link = Link::new(Spec { loss: 0.0, ..good() }, true, 1);
+        let mut link = Link::new(Spec { loss: 0.0, ..good() }, LossesOf::Datagrams, true, 1);
         let arrived = offer(&mut link, 8e6, 20.0);
         let during = arrived.iter().filter(|(_, time)| (5.0..15.0).contains(time)).count();
         assert!((during as f64 * LEN as f64 * 8.0 / 10.0 / 4e6 - 1.0).abs() < 0.01, "{during}");
@@ -250,7 +281,7 @@ mod tests {
     fn loss_is_as_specified_and_order_is_kept() {
         for (spec, loss) in [(good(), 0.005), (usual(), 0.02), (bad(), 0.05)] {
             let rate = spec.most();
-            let mut link = Link::new(spec, true, 3);
+            let mut link = Link::new(spec, LossesOf::Datagrams, true, 3);
             let arrived = offer(&mut link, rate * 0.5, 2000.0);
             assert!(arrived.is_sorted(), "jitter keeps the order");
             let sent = 2000.0 * rate * 0.5 / (LEN as f64 * 8.0);
@@ -260,8 +291,20 @@ mod tests {
     }
 
     #[test]
+    fn a_longer_datagram_is_lost_with_any_of_its_messages() {
+        for (len, messages) in [(200, 1), (1312, 2), (2832, 3), (7232, 8)] {
+            let mut link = Link::new(usual(), LossesOf::Messages, true, 3);
+            let arrived = offer_of(len, &mut link, 0.5e6, 10_000.0);
+            let sent = 10_000.0 * 0.5e6 / (len as f64 * 8.0);
+            let (lost, expected) =
+                (1.0 - arrived.len() as f64 / sent, 1.0 - 0.98f64.powf(messages as f64 / 2.0));
+            assert!((lost / expected - 1.0).abs() < 0.1, "{len}: {lost} for {expected}");
+        }
+    }
+
+    #[test]
     fn rates_and_outages_come_at_their_times() {
-        let mut link = Link::new(Spec { loss: 0.0, ..steps() }, true, 1);
+        let mut link = Link::new(Spec { loss: 0.0, ..steps() }, LossesOf::Datagrams, true, 1);
         let arrived = offer(&mut link, 6e6, FALL + 15.0);
         let rate = |from: f64, to: f64| {
             let count = arrived.iter().filter(|(_, time)| (from..to).contains(time)).count();
@@ -269,7 +312,7 @@ mod tests {
         };
         assert!((rate(10.0, FALL) - 4.0).abs() < 0.1);
         assert!((rate(FALL + 1.0, FALL + 11.0) - 1.0).abs() < 0.1);
-        let mut link = Link::new(outage(), true, 1);
+        let mut link = Link::new(outage(), LossesOf::Datagrams, true, 1);
         let arrived = offer(&mut link, 1e6, OUTAGE + 10.0);
         let silent = arrived.iter().filter(|(_, time)| (OUTAGE + 0.2..OUTAGE + 2.1).contains(time)).count();
         assert_eq!(silent, 0);

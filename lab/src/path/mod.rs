@@ -26,7 +26,7 @@ pub mod link;
 pub mod plot;
 pub mod sam;
 
-use link::{Link, Slice};
+use link::{Link, LossesOf, Slice};
 use sam::Bridge;
 
 /// Longest line of a control connection, bytes.
@@ -71,14 +71,14 @@ pub struct Emulator {
 impl Emulator {
     /// A path without ends. All chance follows from the seed.
     #[must_use]
-    pub fn new(spec: &Spec, seed: u64) -> Self {
+    pub fn new(spec: &Spec, losses_of: LossesOf, seed: u64) -> Self {
         Self {
             bridge: Bridge::default(),
             sides: Vec::new(),
             links: [
-                Link::new(spec.clone(), true, 2 * seed),
+                Link::new(spec.clone(), losses_of, true, 2 * seed),
                 // Far from the other's numbers.
-                Link::new(spec.clone(), false, !(2 * seed)),
+                Link::new(spec.clone(), losses_of, false, !(2 * seed)),
             ],
             beside: VecDeque::new(),
             half: Duration::from_secs_f64(spec.round_trip / 2.0),
@@ -142,9 +142,9 @@ impl Path {
     ///
     /// # Errors
     /// If there can be no thread.
-    pub fn start(spec: &Spec, seed: u64) -> Result<Self, Failure> {
+    pub fn start(spec: &Spec, losses_of: LossesOf, seed: u64) -> Result<Self, Failure> {
         let (commands, received) = mpsc::unbounded_channel();
-        let emulator = Emulator::new(spec, seed);
+        let emulator = Emulator::new(spec, losses_of, seed);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let run = move || LocalSet::new().block_on(&runtime, Shell::new(emulator).run(received));
         std::thread::Builder::new().name("path".to_owned()).spawn(run)?;
@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn datagrams_cross_the_path_and_nothing_else_of_it_is_shared() {
-        let mut emulator = Emulator::new(&Spec { loss: 0.0, ..good() }, 1);
+        let mut emulator = Emulator::new(&Spec { loss: 0.0, ..good() }, LossesOf::Datagrams, 1);
         let destination = |seed: u8| Destination { padding: [seed; 32], signing_key: [seed; 32] };
         for (seed, side) in [(1, Side::Near), (2, Side::Near), (3, Side::Far)] {
             let end = emulator.add_end(side);

@@ -75,8 +75,9 @@ enum Command {
         /// Measure bare repliable datagrams of different sizes instead, alone and beside other traffic
         #[arg(long)]
         sizes: bool,
-        /// The MTU of both nodes' interfaces, in place of the default
-        #[arg(long, conflicts_with_all = ["path", "sizes"], value_parser = clap::value_parser!(u16).range(1280..=7200))]
+        /// The MTU of both nodes' interfaces, in place of the default. On an emulated path losses are then those of the
+        /// messages of about 1 KB that I2P cuts datagrams into
+        #[arg(long, conflicts_with = "sizes", value_parser = clap::value_parser!(u16).range(1280..=7200))]
         mtu: Option<u16>,
         /// Measure the tunnel over an emulated path instead, which is not I2P
         #[arg(long, value_enum, conflicts_with = "sizes")]
@@ -298,8 +299,8 @@ pub(crate) fn run() -> ExitCode {
             inner(demo::run(Options { nodes, tunnel_length, keep, json }))
         }
         Command::Network { machines, router: _ } => inner(machines::run(machines)),
-        Command::Bench { path: Some(path), seconds, queue, plot, seed, json, .. } => {
-            inner(bench_path::run(bench_path::Options { path, seconds, queue, seed, plot, json }))
+        Command::Bench { path: Some(path), mtu, seconds, queue, plot, seed, json, .. } => {
+            inner(bench_path::run(bench_path::Options { path, mtu, seconds, queue, seed, plot, json }))
         }
         Command::Bench { sizes: false, mtu, json, .. } => inner(bench::run(mtu, json)),
         Command::Bench { sizes: true, json, .. } => inner(sizes::run(json)),
