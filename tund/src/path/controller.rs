@@ -142,6 +142,8 @@ pub struct Controller {
     probe_at: f64,
     congested_at: Option<f64>,
     rate: f64,
+    /// Whether that is less than the model says, because so much was not delivered lately.
+    is_held: bool,
     window: f64,
     credit: f64,
     credited_at: f64,
@@ -195,6 +197,7 @@ impl Controller {
             probe_at: now,
             congested_at: None,
             rate: 0.0,
+            is_held: false,
             window: 2.0 * FIRST_PACKETS * PACKET,
             credit: 0.0,
             credited_at: now,
@@ -397,7 +400,7 @@ impl Controller {
 
     /// What may be sent before it is known that less is carried, bytes a second.
     fn first_rate(&self) -> f64 {
-        FIRST_PACKETS * self.packet / self.round()
+        FIRST_PACKETS * self.packet.max(PACKET) / self.round()
     }
 
     /// What must be sent for `delivery` to arrive.
@@ -474,9 +477,10 @@ impl Controller {
         match self.phase {
             Phase::Start { mut full, mut rounds } => {
                 if now - self.since > round && self.flight.reported() >= Some(self.first) {
-                    let grows = delivery > 1.25 * full || long.idle > 0.3;
+                    let grows = delivery > 1.25 * full || long.idle > 0.3 || self.is_held;
                     rounds = if grows { 0 } else { rounds + 1 };
-                    full = full.max(delivery);
+                    // Less than before if what was known has become too old.
+                    full = delivery;
                     self.phase = Phase::Start { full, rounds };
                     (self.since, self.first) = (now, self.flight.next());
                 }
@@ -595,8 +599,10 @@ impl Controller {
         if starts && self.delivery.is_some() && self.flight.span() < 0.7 * round {
             return;
         }
-        let full =
-            sample.idle < OFFERED_LESS && (starts || sample.sending > 0.95 * self.rate / self.gain.max(0.1));
+        // What was sent at less than the model's rate says only what was sent.
+        let full = !self.is_held
+            && sample.idle < OFFERED_LESS
+            && (starts || sample.sending > 0.95 * self.rate / self.gain.max(0.1));
         if full || self.delivery.is_none_or(|delivery| sample.delivery > delivery) {
             self.samples.push_back((now, sample.delivery));
         }
@@ -629,6 +635,7 @@ impl Controller {
     fn set_rate(&mut self, rate: f64) {
         // A rate that was never delivered is not held, but for the first (RFC 7661, section 4.4).
         let proven = self.proven.min().map_or(f64::INFINITY, |most| (3.0 * -most).max(self.first_rate()));
+        self.is_held = proven < rate;
         self.rate = rate.min(proven).clamp(FLOOR, self.ceiling);
     }
 }

@@ -451,6 +451,11 @@ impl World {
         flow
     }
 
+    /// Ends a flow of UDP or pings.
+    pub(super) fn stop(&mut self, flow: usize) {
+        self.flows[flow].rate = if self.flows[flow].kind == Kind::Ping { -1.0 } else { 0.0 };
+    }
+
     fn schedule(&mut self, time: f64, event: Event) {
         self.number += 1;
         self.events.push(Reverse(Scheduled(nanos(time.max(self.now)) + 1, self.number, event)));
@@ -508,11 +513,17 @@ impl World {
                 self.schedule(now + TICK, Event::Tick(tunnel));
             }
             Event::Udp(flow) => {
+                if self.flows[flow].rate == 0.0 {
+                    return;
+                }
                 self.push(flow, 0);
                 let gap = DATAGRAM * 8.0 / self.flows[flow].rate;
                 self.schedule(now + gap, Event::Udp(flow));
             }
             Event::Ping(flow) => {
+                if self.flows[flow].rate < 0.0 {
+                    return;
+                }
                 self.push(flow, 0);
                 self.schedule(now + 0.25, Event::Ping(flow));
             }

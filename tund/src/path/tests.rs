@@ -129,6 +129,7 @@ fn path_specs() {
     loads(&mut table);
     laboratory(&mut table);
     changes(&mut table);
+    pauses(&mut table);
     sharing(&mut table);
     outages(&mut table);
     let runs = (1..=3).map(|seed| steady(&route(), UDP, false, seed, 25.0, 180.0).goodput).collect();
@@ -215,6 +216,36 @@ fn changes(table: &mut Table) {
             let figure = median(runs.iter().map(|run| run[n]).collect());
             table.row(&format!("  {what}"), figure, target, first[n]);
         }
+    }
+}
+
+/// A load that begins when little has been sent for a while: what was known of the path is old then.
+fn pauses(table: &mut Table) {
+    for (what, outage, pings, quiet) in [
+        ("12 s of nothing", false, 0.0, 12.0),
+        ("pings for 12 s", false, 12.0, 0.0),
+        ("pings for 70 s", false, 70.0, 0.0),
+        ("an outage and pings for 70 s", true, 70.0, 0.0),
+    ] {
+        let begins = 60.0 + pings + quiet;
+        let run = |seed| {
+            let mut world = World::new();
+            let spec = Spec { outage: |now| (59.9..61.0).contains(&now), ..good() };
+            let path = world.add_path(if outage { spec } else { good() }, seed);
+            let tunnel = world.add_tunnel(path, None);
+            let load = world.add_flow(tunnel, Kind::Udp, 8e6, 0.0);
+            let ping = world.add_flow(tunnel, Kind::Ping, 0.0, 0.0);
+            world.run(60.0);
+            world.stop(load);
+            world.run(60.0 + pings);
+            world.stop(ping);
+            world.run(begins);
+            world.add_flow(tunnel, Kind::Udp, 8e6, begins);
+            world.run(begins + 30.0);
+            settled(&world, begins, good().round_trip, 0.9 * 4e6, f64::INFINITY)
+        };
+        let row = format!("good, after {what}: round trips to 0.9 of the rate");
+        table.row(&row, median((1..=5).map(run).collect()), AtMost(12.0), "-");
     }
 }
 
