@@ -75,7 +75,7 @@ impl InjectedFault {
     }
 }
 
-/// When a node's router was opening a session for it that the node did not have, from and to, in order.
+/// When a node's router was opening a session for it, from and to, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Openings(Vec<(Duration, Duration)>);
 

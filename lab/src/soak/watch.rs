@@ -7,7 +7,7 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use i2plan_ipc::api::meshd::SessionState;
+use i2plan_ipc::api::meshd::{Session, SessionHealth, SessionState};
 use tokio::time::{sleep, timeout};
 
 use super::outage::Openings;
@@ -262,8 +262,13 @@ fn size(directory: &Path) -> Result<(u64, u64), Failure> {
     Ok((files, bytes))
 }
 
-/// Asks a node again and again which sessions it has, and keeps when its router was opening one that it did not have. A
-/// node that does not answer has none that is being opened.
+/// Whether the router is opening a session: one that there is not, or another for one that is of no use.
+fn opens(session: &Session) -> bool {
+    session.state == SessionState::Opening || session.health == SessionHealth::Replacing
+}
+
+/// Asks a node again and again which sessions it has, and keeps when its router was opening one. A node that does not
+/// answer has none that is being opened.
 pub async fn watch_openings(socket: &Path, started: Instant, openings: &RefCell<Openings>) {
     let status = async || i2plan_ipc::Node::connect(socket).await?.status().await;
     let mut before = started.elapsed();
@@ -272,7 +277,7 @@ pub async fn watch_openings(socket: &Path, started: Instant, openings: &RefCell<
         let answer = timeout(ANSWER, status()).await;
         let now = started.elapsed();
         if let Ok(Ok(status)) = answer
-            && [&status.sam.control, &status.sam.data].iter().any(|one| one.state == SessionState::Opening)
+            && [&status.sam.control, &status.sam.data].into_iter().any(opens)
         {
             openings.borrow_mut().handle_seen(before, now);
         }

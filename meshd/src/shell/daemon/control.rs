@@ -46,6 +46,9 @@ const IN_VAIN: u32 = 2;
 /// Members that are looked up before the session for data is used for them; others of a large network are not.
 const INTRODUCED: usize = 64;
 
+/// How long after the host has slept a session for data that is of no use is this node's to replace.
+const WAKING: Duration = Duration::from_secs(30);
+
 /// Members that are called to test the session for data.
 const CALLED: usize = 3;
 
@@ -158,6 +161,7 @@ impl Daemon {
                 seconds = asleep.as_secs(),
                 "the host was asleep, or this process stopped: the sessions are tested"
             );
+            self.slept_until = Some(now.monotonic);
             self.control_health.handle_resumed(now.monotonic);
             self.data_health.handle_resumed(now.monotonic);
             if let Some(mesh) = &mut self.mesh {
@@ -381,7 +385,10 @@ impl Daemon {
                 }
                 HealthAction::Replace => {
                     let since = now.monotonic.saturating_sub(HEARD_LATELY);
-                    let yields = self.mesh.as_ref().is_some_and(|mesh| mesh.has_heard_smaller(since));
+                    // The others were there all the time, and do not replace theirs.
+                    let slept = self.slept_until.is_some_and(|until| now.monotonic < until + WAKING);
+                    let yields =
+                        !slept && self.mesh.as_ref().is_some_and(|mesh| mesh.has_heard_smaller(since));
                     self.data_renewal.handle_stall(yields, now.monotonic, &mut rand::rng());
                 }
                 HealthAction::Keep => {
@@ -502,10 +509,15 @@ impl Daemon {
     /// How the sessions for control messages and for data are, and for how many seconds an answer has been due.
     pub(super) fn session_health(&self) -> [(SessionHealth, Option<u64>); 2] {
         let now = self.started.elapsed();
-        [&self.control_health, &self.data_health].map(|health| {
+        let [control, mut data] = [&self.control_health, &self.data_health].map(|health| {
             let (health, since) = health.health();
             (health, since.map(|since| now.saturating_sub(since).as_secs()))
-        })
+        });
+        if data.0 == SessionHealth::Replacing && self.data_renewal.poll_timeout().is_some() {
+            // It is left to the other side for a moment.
+            data.0 = SessionHealth::Testing;
+        }
+        [control, data]
     }
 
     /// Tells users what has become of the sessions' health.

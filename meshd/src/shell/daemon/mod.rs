@@ -181,6 +181,8 @@ struct Daemon {
     told_health: [meshd::SessionHealth; 2],
     silence_limit: LogLimit,
     sleep: SleepDetector,
+    /// When the host last woke up, or this process went on.
+    slept_until: Option<Duration>,
     /// Why the state could not be saved, the last time that it was to be.
     unsaved: Option<String>,
     state_writes: meshd::WriteCounts,
@@ -318,6 +320,7 @@ impl Daemon {
             told_health: [meshd::SessionHealth::Fine; 2],
             silence_limit: LogLimit::default(),
             sleep,
+            slept_until: None,
             unsaved: None,
             state_writes: meshd::WriteCounts::default(),
             set_aside: false,
