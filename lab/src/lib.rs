@@ -8,7 +8,8 @@
 //! * [`population`]: a network of many for one node.
 //! * [`probe`]: what runs inside a node's namespace to measure it.
 //! * [`browser`]: a web browser that sees nothing but the pages of nodes.
-//! * [`traffic`]: what nodes send each other over their tunnels; [`wireguard_go`]: another WireGuard over I2P.
+//! * [`traffic`]: what nodes send each other over their tunnels.
+//! * [`wireguard`]: other WireGuard programs; [`wireguard_go`]: one of them over I2P.
 //! * [`intruder`]: somebody in a daemon's place, who tries its sandbox.
 //! * [`machines`]: a network on which a person runs nodes by hand.
 //! * [`mod@path`]: an emulated path in the place of routers; [`load`]: what is sent over it.
@@ -54,6 +55,7 @@ pub mod systemd;
 pub mod testing;
 pub mod traffic;
 pub mod wait;
+pub mod wireguard;
 pub mod wireguard_go;
 
 /// Why something did not work, for a person to read.
