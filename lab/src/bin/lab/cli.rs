@@ -79,11 +79,14 @@ enum Command {
         #[arg(long, conflicts_with_all = ["path", "sizes"], value_parser = clap::value_parser!(u16).range(1280..=7200))]
         mtu: Option<u16>,
         /// Measure the tunnel over an emulated path instead, which is not I2P
-        #[arg(long, value_enum, conflicts_with = "sizes")]
+        #[arg(long, value_enum, group = "timed", conflicts_with = "sizes")]
         path: Option<bench_path::PathName>,
-        /// How long each load lasts on an emulated path; some paths take longer
-        #[arg(long, default_value_t = 60, requires = "path", value_parser = clap::value_parser!(u64).range(6..=600))]
-        seconds: u64,
+        /// How long each load lasts on an emulated path [default: 60; some paths take longer]
+        #[arg(long, requires = "timed", value_parser = clap::value_parser!(u64).range(6..=600))]
+        seconds: Option<u64>,
+        /// How often everything is measured in turn, for medians [default: 1]
+        #[arg(long, conflicts_with_all = ["path", "sizes"], value_parser = clap::value_parser!(u32).range(1..=20))]
+        alternations: Option<u32>,
         /// The queue of the emulated path, in seconds at its rate [default: 1; `lab`: 0.1]
         #[arg(long, requires = "path", value_parser = queue)]
         queue: Option<f64>,
@@ -91,8 +94,11 @@ enum Command {
         #[arg(long, requires = "path", value_name = "FILE")]
         plot: Option<PathBuf>,
         /// All chance on the emulated path follows from it
-        #[arg(long, default_value_t = 1, requires = "path")]
+        #[arg(long, default_value_t = 1, requires = "path", value_parser = clap::value_parser!(u64).range(..=u64::from(u32::MAX)))]
         seed: u64,
+        /// With how many seeds the emulated path is measured, for medians: `--seed` and those after it
+        #[arg(long, default_value_t = 1, requires = "path", value_parser = clap::value_parser!(u32).range(1..=20))]
+        seeds: u32,
         #[command(flatten)]
         router: RouterOption,
         /// Print the result for a program
@@ -298,10 +304,13 @@ pub(crate) fn run() -> ExitCode {
             inner(demo::run(Options { nodes, tunnel_length, keep, json }))
         }
         Command::Network { machines, router: _ } => inner(machines::run(machines)),
-        Command::Bench { path: Some(path), seconds, queue, plot, seed, json, .. } => {
-            inner(bench_path::run(bench_path::Options { path, seconds, queue, seed, plot, json }))
+        Command::Bench { path: Some(path), seconds, queue, plot, seed, seeds, json, .. } => {
+            let seconds = seconds.unwrap_or(60);
+            inner(bench_path::run(bench_path::Options { path, seconds, queue, seed, seeds, plot, json }))
         }
-        Command::Bench { sizes: false, mtu, json, .. } => inner(bench::run(mtu, json)),
+        Command::Bench { sizes: false, mtu, alternations, json, .. } => {
+            inner(bench::run(mtu, alternations.unwrap_or(1), json))
+        }
         Command::Bench { sizes: true, json, .. } => inner(sizes::run(json)),
         Command::BenchCtl { json } => inner(bench_ctl::run(json)),
         Command::Attack { json } => inner(attack::mesh::run(json)),
