@@ -8,21 +8,21 @@ use i2plan_ipc::api::tund::DEFAULT_MTU;
 use serde::Serialize;
 
 use crate::Failure;
-use crate::node::{Lab, Node, Peer, process_of};
+use crate::node::{Lab, Node, Peer, process_of, processor_time};
 use crate::probe::{Received, Sent};
 use crate::progress::Progress;
-use crate::stats::{Pings, mbit};
+use crate::stats::{Pings, Series, mbit, print_medians};
 use crate::traffic::{ping, transfer};
 
 /// Payload of a bare datagram, bytes: a full WireGuard packet at the default MTU.
 const DATAGRAM: usize = DEFAULT_MTU as usize + WIREGUARD;
 
 /// What WireGuard adds to a packet whose length is a multiple of 16, bytes.
-const WIREGUARD: usize = 32;
+pub(crate) const WIREGUARD: usize = 32;
 
 /// Headers of IPv4 and UDP, and of IPv4 and TCP with timestamps, bytes.
 const UDP_HEADERS: usize = 28;
-const TCP_HEADERS: usize = 52;
+pub(crate) const TCP_HEADERS: usize = 52;
 
 /// Offered loads, in bare datagrams a second.
 const RATES: [u32; 18] = [
@@ -91,28 +91,29 @@ struct Report {
 
 /// Where packets were lost on the way from the sender to the receiver.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
-struct Losses {
+pub(crate) struct Losses {
     /// WireGuard packets that the sender's tund handed to its router.
     sent: u64,
     /// Of these, those that the receiver's tund got.
     received: u64,
     /// Dropped by the sender's tund before they were sent.
-    queue_drops: u64,
+    pub(crate) queue_drops: u64,
     /// Received and not accepted.
     rejected: u64,
 }
 
 impl Losses {
-    fn lost_in_i2p(&self) -> u64 {
+    /// Sent and not received.
+    pub(crate) fn lost_on_the_way(&self) -> u64 {
         self.sent.saturating_sub(self.received + self.rejected)
     }
 }
 
-/// Runs the benchmark in the sandbox.
+/// Runs the benchmark in the sandbox. Bare datagrams and the tunnel are measured so many times in turn.
 ///
 /// # Errors
 /// If anything does not work.
-pub async fn run(mtu: Option<u16>, json: bool) -> Result<(), Failure> {
+pub async fn run(mtu: Option<u16>, alternations: u32, json: bool) -> Result<(), Failure> {
     let progress = Progress::new();
     progress.step("starting a private I2P network and two nodes");
     let mut lab = Lab::with_nodes(2).await?;
@@ -123,13 +124,42 @@ pub async fn run(mtu: Option<u16>, json: bool) -> Result<(), Failure> {
         lab.ready().await?;
     }
     let mtu = mtu.unwrap_or(DEFAULT_MTU);
+    let mut series = Series::default();
+    let mut reports = Vec::new();
+    for number in 0..alternations {
+        let report = measure(&lab, mtu, number > 0, &progress).await?;
+        series.push(&report)?;
+        reports.push(report);
+    }
+    progress.done();
+    if json {
+        println!("{}", series.to_json("alternations")?);
+        return lab.stop().await;
+    }
+    for (number, report) in (1..).zip(&reports) {
+        if alternations > 1 {
+            println!("\n{number} of {alternations}");
+        }
+        print(report);
+    }
+    if alternations > 1 {
+        println!("\nmedians of {alternations}");
+        print_medians(&series.medians());
+    }
+    lab.stop().await
+}
+
+/// Measures bare datagrams, then the tunnel. The nodes may have `joined` before.
+async fn measure(lab: &Lab, mtu: u16, joined: bool, progress: &Progress) -> Result<Report, Failure> {
     progress.step("bare RAW datagrams between the two routers, load raised until delivery falls below 98 %");
     let (one, two) = (&lab.nodes[0], &lab.nodes[1]);
     let bare = bare(one, two).await?;
     let bare_capacity_mbit = capacity(&bare);
 
-    progress.step("joining the two nodes");
-    two.join_by(one).await?;
+    if !joined {
+        progress.step("joining the two nodes");
+        two.join_by(one).await?;
+    }
     let (near, far) = (one.network().await?, two.network().await?);
     ping(one, far.ipv4.into(), 1000, true).await?;
     progress.step("round-trip time of the idle tunnel");
@@ -162,7 +192,6 @@ pub async fn run(mtu: Option<u16>, json: bool) -> Result<(), Failure> {
         udp(one, two, far.ipv4.into(), payload, &OVERLOADS.map(|times| times * carried), usize::MAX).await?;
     let rtt_after_overload = ping(two, near.ipv4.into(), 10, false).await?;
     let again = transfer(one, two, far.ipv4.into(), TRANSFER).await?;
-    progress.done();
 
     let mut report = Report {
         bare,
@@ -189,13 +218,7 @@ pub async fn run(mtu: Option<u16>, json: bool) -> Result<(), Failure> {
         bottleneck: String::new(),
     };
     report.bottleneck = bottleneck(&report);
-    if json {
-        let text = serde_json::to_string_pretty(&report).map_err(|error| Failure::new(error.to_string()))?;
-        println!("{text}");
-    } else {
-        print(&report);
-    }
-    lab.stop().await
+    Ok(report)
 }
 
 /// The goodput of the highest load that was carried.
@@ -283,19 +306,11 @@ fn cpu_seconds(one: &Node, two: &Node) -> Result<BTreeMap<&'static str, f64>, Fa
     for node in [one, two] {
         let [_, meshd, tund] = node.uids;
         for (daemon, uid) in [("meshd", meshd), ("tund", tund)] {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", process_of(uid)?))?;
-            // The name of the program, in brackets, may have spaces in it; times are the 14th and the 15th field.
-            let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-            let ticks =
-                fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
-            *taken.entry(daemon).or_insert(0.0) += ticks.sum::<f64>() / TICKS;
+            *taken.entry(daemon).or_insert(0.0) += processor_time(&process_of(uid)?.to_string())?;
         }
     }
     Ok(taken)
 }
-
-/// Ticks of a second in /proc, on every architecture that Rust's standard library has been ported to.
-const TICKS: f64 = 100.0;
 
 #[expect(clippy::cast_precision_loss, reason = "gigabytes")]
 fn per_gb(
@@ -310,13 +325,17 @@ fn per_gb(
 }
 
 /// The counters of both ends.
-struct Counters {
+pub(crate) struct Counters {
     near: Peer,
     far: Peer,
 }
 
 impl Counters {
-    async fn read(near: &Node, far: &Node) -> Result<Self, Failure> {
+    /// Reads them, which takes some seconds.
+    ///
+    /// # Errors
+    /// If a node does not answer, or has no peer.
+    pub(crate) async fn read(near: &Node, far: &Node) -> Result<Self, Failure> {
         // The daemons fetch counters once a second.
         tokio::time::sleep(Duration::from_millis(2500)).await;
         let first = async |node: &Node| {
@@ -325,7 +344,7 @@ impl Counters {
         Ok(Self { near: first(near).await?, far: first(far).await? })
     }
 
-    fn since(&self, before: &Self) -> Losses {
+    pub(crate) fn since(&self, before: &Self) -> Losses {
         Losses {
             sent: self.near.tx_packets - before.near.tx_packets,
             received: self.far.rx_packets - before.far.rx_packets,
@@ -341,7 +360,8 @@ fn bottleneck(report: &Report) -> String {
     if report.udp_ratio > 0.9 && report.tcp_ratio > 0.9 {
         return "the I2P routers: the tunnel carries what they carry".to_owned();
     }
-    let (in_queue, in_i2p) = (tcp.queue_drops + udp.queue_drops, tcp.lost_in_i2p() + udp.lost_in_i2p());
+    let (in_queue, in_i2p) =
+        (tcp.queue_drops + udp.queue_drops, tcp.lost_on_the_way() + udp.lost_on_the_way());
     if in_i2p > in_queue {
         return format!("loss inside I2P: {in_i2p} packets that the sender's tund sent never arrived");
     }
@@ -403,7 +423,7 @@ fn print(report: &Report) {
         println!(
             "lost during {what}                 {} in the sender's queue, {} inside I2P, {} not accepted, of {} sent",
             losses.queue_drops,
-            losses.lost_in_i2p(),
+            losses.lost_on_the_way(),
             losses.rejected,
             losses.sent
         );

@@ -17,7 +17,7 @@ use crate::path::link::{LossesOf, SLICE, Slice};
 use crate::path::plot::{Drawn, svg};
 use crate::path::{Path, Side};
 use crate::progress::Progress;
-use crate::stats::mbit;
+use crate::stats::{Series, mbit, print_medians};
 use crate::traffic::ping;
 
 /// What a full packet consists of, bytes.
@@ -161,10 +161,22 @@ pub struct Options {
     pub seed: u64,
     /// The MTU of the interfaces, in place of the default. Losses are then those of I2P's messages.
     pub mtu: Option<u16>,
+    /// How many seeds, that one first, the path is measured with.
+    pub seeds: u32,
     /// Where a picture of what happened over time is written, as SVG.
     pub plot: Option<PathBuf>,
     /// Print the result for a program.
     pub json: bool,
+}
+
+impl Options {
+    fn mtu(&self) -> u16 {
+        self.mtu.unwrap_or(DEFAULT_MTU)
+    }
+
+    fn losses_of(&self) -> LossesOf {
+        if self.mtu.is_some() { LossesOf::Messages } else { LossesOf::Datagrams }
+    }
 }
 
 /// Quantiles of round-trip times, milliseconds.
@@ -284,74 +296,79 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let warm = if options.path.least() > 0 { 2 } else { WARM.min(seconds / 3) };
     let progress = Progress::new();
     progress.step(format!("starting nodes on {WHAT}"));
-    let losses = if options.mtu.is_some() { LossesOf::Messages } else { LossesOf::Datagrams };
-    let path = Path::start(&spec, losses, options.seed)?;
-    let sizes = Sizes::of(options.mtu.unwrap_or(DEFAULT_MTU));
-    if matches!(options.path, PathName::Shared | PathName::SharedDistant) {
-        let described = describe(&options, &spec);
-        return share(&options, described, path, seconds, &progress).await;
-    }
-    let mut lab = Lab::on_path(&path, &[Side::Near, Side::Far]).await?;
+    let path = Path::start(&spec, options.losses_of(), options.seed)?;
+    let shared = Shared::of(options.path);
+    let sides = shared.as_ref().map_or(vec![Side::Near, Side::Far], |shared| shared.sides.to_vec());
+    let mut lab = Lab::on_path(&path, &sides).await?;
     if let Some(mtu) = options.mtu {
         for node in &mut lab.nodes {
             node.configure(&format!("[tun]\nmtu = {mtu}\n")).await?;
         }
         lab.ready().await?;
     }
-    lab.nodes[1].join_by(&lab.nodes[0]).await?;
+    for node in &lab.nodes[1..] {
+        node.join_by(&lab.nodes[0]).await?;
+    }
     let target = lab.nodes[1].address().await?;
-    ping(&lab.nodes[0], target, 1, true).await?;
-    let bench = Bench { spec, path, target, sizes, seconds, warm };
-
-    progress.step("round-trip time of the idle tunnel");
-    let idle = bench.idle(&lab.nodes).await?;
-    let mut rows = BTreeMap::new();
-    for load in options.path.loads() {
-        let available = match load {
-            Load::Tcp(congestion, _) => {
-                lab.nodes[0].probe(&["__has-congestion-control".to_owned(), (*congestion).to_owned()]).await?
-            }
-            Load::Udp(_) => true,
-        };
-        let tunnel = if available {
-            progress.step(format!("{} for {seconds} s", load.name()));
-            Some(bench.measure(&lab.nodes, *load).await?)
-        } else {
-            None
-        };
-        rows.insert(load.name(), bench.row(available, tunnel, idle));
-    }
-    progress.step("the nodes start again, and send at 0.97 of the path's rate");
-    let rate = (ORACLE * bench.spec.most() / 1000.0) as u32;
-    for node in &mut lab.nodes {
-        node.stop_daemons().await?;
-        node.sending_rate = Some(rate);
-        node.start_daemons()?;
-    }
-    lab.ready().await?;
-    ping(&lab.nodes[0], target, 1, true).await?;
-    for load in options.path.loads() {
-        if let Some(row) = rows.get_mut(&load.name()).filter(|row| row.available) {
-            progress.step(format!("{} for {seconds} s, at 0.97 of the path's rate", load.name()));
-            bench.compare(row, bench.measure(&lab.nodes, *load).await?);
+    let bench = Bench { spec, path, target, sizes: Sizes::of(options.mtu()), seconds, warm };
+    let mut series = Series::default();
+    for seed in (options.seed..).take(options.seeds as usize) {
+        if seed != options.seed {
+            progress.step(format!("the nodes start again, on the path of seed {seed}"));
+            bench.path.reseed(seed).await?;
+            restart(&mut lab, None).await?;
         }
+        let description = describe(&options, seed, &bench.spec);
+        if let Some(shared) = &shared {
+            let shares = share(&lab, shared, description, seconds, &progress).await?;
+            if !options.json {
+                println!(
+                    "{WHAT}, seed {seed}\n{:.2} and {:.2} of {:.2} Mbit/s in datagrams, Jain's index {:.3}",
+                    shares.goodput_mbit[0], shares.goodput_mbit[1], shares.path_mbit, shares.jain_index
+                );
+            }
+            series.push(&shares)?;
+            continue;
+        }
+        let rows = bench.rows(&mut lab, options.path.loads(), &progress).await?;
+        if let Some(file) = options.plot.as_ref().filter(|_| seed == options.seed) {
+            std::fs::write(file, bench.plot(options.path, &rows))
+                .map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
+        }
+        let report = bench.report(options.path, description, rows);
+        if !options.json {
+            print(&report);
+        }
+        series.push(&report)?;
     }
     progress.done();
-    if let Some(file) = &options.plot {
-        std::fs::write(file, bench.plot(options.path, &rows))
-            .map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
-    }
-    let report = bench.report(&options, rows);
     if options.json {
-        let text = serde_json::to_string_pretty(&report).map_err(|error| Failure::new(error.to_string()))?;
-        println!("{text}");
-    } else {
-        print(&report);
+        println!("{}", series.to_json("seeds")?);
+    } else if options.seeds > 1 {
+        println!("\nmedians of {} seeds", options.seeds);
+        let medians = series.medians();
+        print_medians(&medians);
+        print_medians(&medians["changes"]);
+        for (name, row) in medians["loads"].as_object().into_iter().flatten() {
+            println!("{name}");
+            print_medians(row);
+        }
     }
     lab.stop().await
 }
 
-fn describe(options: &Options, spec: &Spec) -> Description {
+/// Starts the daemons of all nodes again, to send at this rate in kbit/s to peers that report; none for what the path
+/// carries.
+async fn restart(lab: &mut Lab, sending_rate: Option<u32>) -> Result<(), Failure> {
+    for node in &mut lab.nodes {
+        node.stop_daemons().await?;
+        node.sending_rate = sending_rate;
+        node.start_daemons()?;
+    }
+    lab.ready().await
+}
+
+fn describe(options: &Options, seed: u64, spec: &Spec) -> Description {
     Description {
         name: options.path,
         rate_mbit: spec.most() / 1e6,
@@ -360,9 +377,9 @@ fn describe(options: &Options, spec: &Spec) -> Description {
         loss: spec.loss,
         loss_burst: spec.burst,
         queue_s: spec.queue,
-        seed: options.seed,
-        mtu: options.mtu.unwrap_or(DEFAULT_MTU),
-        losses_of: if options.mtu.is_some() { LossesOf::Messages } else { LossesOf::Datagrams },
+        seed,
+        mtu: options.mtu(),
+        losses_of: options.losses_of(),
     }
 }
 
@@ -383,22 +400,35 @@ struct Shares {
 /// How much of the end of a load that shares the path is counted, seconds.
 const COUNTED: u64 = 60;
 
+/// Which tunnels share a path.
+struct Shared {
+    sides: [Side; 3],
+    /// From which node to which each goes.
+    pairs: [(usize, usize); 2],
+    /// How much later the second begins, seconds.
+    later: u64,
+}
+
+impl Shared {
+    fn of(path: PathName) -> Option<Self> {
+        let (sides, pairs, later) = match path {
+            PathName::Shared => ([Side::Near, Side::Far, Side::Far], [(0, 1), (0, 2)], 0),
+            PathName::SharedDistant => ([Side::Near, Side::Near, Side::Far], [(0, 2), (1, 2)], 20),
+            _ => return None,
+        };
+        Some(Self { sides, pairs, later })
+    }
+}
+
 /// Two tunnels, of one node or of two, each of which is offered twice the path's rate.
 async fn share(
-    options: &Options,
+    lab: &Lab,
+    shared: &Shared,
     description: Description,
-    path: Path,
     seconds: u64,
     progress: &Progress,
-) -> Result<(), Failure> {
-    let (sides, pairs, later) = match options.path {
-        PathName::Shared => ([Side::Near, Side::Far, Side::Far], [(0, 1), (0, 2)], 0),
-        _ => ([Side::Near, Side::Near, Side::Far], [(0, 2), (1, 2)], 20),
-    };
-    let lab = Lab::on_path(&path, &sides).await?;
-    for node in &lab.nodes[1..] {
-        node.join_by(&lab.nodes[0]).await?;
-    }
+) -> Result<Shares, Failure> {
+    let Shared { pairs, later, .. } = *shared;
     for (from, to) in pairs {
         ping(&lab.nodes[from], lab.nodes[to].address().await?, 1, true).await?;
     }
@@ -430,8 +460,7 @@ async fn share(
         Ok::<_, Failure>(payload * message / f64::from(udp_payload))
     };
     let (first, second) = tokio::try_join!(one(0, 0), one(1, later))?;
-    progress.done();
-    let shares = Shares {
+    Ok(Shares {
         what: WHAT,
         seconds,
         path_mbit: description.rate_mbit,
@@ -439,17 +468,7 @@ async fn share(
         goodput_by_path: (first + second) / description.rate_mbit,
         jain_index: (first + second).powi(2) / (2.0 * (first * first + second * second)),
         path: description,
-    };
-    if options.json {
-        let text = serde_json::to_string_pretty(&shares).map_err(|error| Failure::new(error.to_string()))?;
-        println!("{text}");
-    } else {
-        println!(
-            "{WHAT}\n{:.2} and {:.2} of {:.2} Mbit/s in datagrams, Jain's index {:.3}",
-            first, second, shares.path_mbit, shares.jain_index
-        );
-    }
-    lab.stop().await
+    })
 }
 
 /// A path with what is measured over it.
@@ -464,6 +483,46 @@ struct Bench {
 }
 
 impl Bench {
+    /// Measures the loads, then once more with nodes that send at a share of the path's rate.
+    async fn rows(
+        &self,
+        lab: &mut Lab,
+        loads: &[Load],
+        progress: &Progress,
+    ) -> Result<BTreeMap<String, Row>, Failure> {
+        ping(&lab.nodes[0], self.target, 1, true).await?;
+        progress.step("round-trip time of the idle tunnel");
+        let idle = self.idle(&lab.nodes).await?;
+        let mut rows = BTreeMap::new();
+        let seconds = self.seconds;
+        for load in loads {
+            let available = match load {
+                Load::Tcp(congestion, _) => {
+                    let words = ["__has-congestion-control", congestion].map(ToOwned::to_owned);
+                    lab.nodes[0].probe(&words).await?
+                }
+                Load::Udp(_) => true,
+            };
+            let tunnel = if available {
+                progress.step(format!("{} for {seconds} s", load.name()));
+                Some(self.measure(&lab.nodes, *load).await?)
+            } else {
+                None
+            };
+            rows.insert(load.name(), self.row(available, tunnel, idle));
+        }
+        progress.step("the nodes start again, and send at 0.97 of the path's rate");
+        restart(lab, Some((ORACLE * self.spec.most() / 1000.0) as u32)).await?;
+        ping(&lab.nodes[0], self.target, 1, true).await?;
+        for load in loads {
+            if let Some(row) = rows.get_mut(&load.name()).filter(|row| row.available) {
+                progress.step(format!("{} for {seconds} s, at 0.97 of the path's rate", load.name()));
+                self.compare(row, self.measure(&lab.nodes, *load).await?);
+            }
+        }
+        Ok(rows)
+    }
+
     async fn pings(&self, near: &Node, seconds: u64) -> Result<Vec<Option<f64>>, Failure> {
         let target = SocketAddr::new(self.target, ECHO_PORT).to_string();
         let times = [PING_EVERY_MS, seconds].map(|number| number.to_string());
@@ -569,7 +628,7 @@ impl Bench {
         row.oracle = Some(oracle);
     }
 
-    fn report(&self, options: &Options, loads: BTreeMap<String, Row>) -> Report {
+    fn report(&self, name: PathName, path: Description, loads: BTreeMap<String, Row>) -> Report {
         let goodput = |name: &str| Some(loads.get(name)?.tunnel.as_ref()?.goodput_mbit);
         let by_1x = |name: &str| Some(goodput(name)? / goodput("udp_1x")?);
         let slices = |name: &str, oracle: bool| {
@@ -577,10 +636,10 @@ impl Bench {
             let measured = if oracle { &row.oracle } else { &row.tunnel };
             measured.as_ref().map(|measured| &measured.slices[..])
         };
-        let changes = match options.path {
+        let changes = match name {
             PathName::Steps => slices("udp_2x", false).map(|slices| steps(slices, &self.spec)),
             PathName::Outage | PathName::LongOutage => {
-                let end = OUTAGE + if options.path == PathName::Outage { 2.0 } else { 20.0 };
+                let end = OUTAGE + if name == PathName::Outage { 2.0 } else { 20.0 };
                 let after = |slices: Option<&[Slice]>| recovered(slices?, &self.spec, end);
                 Some(Changes {
                     outage_to_0_9_of_rate_udp: after(slices("udp_2x", false)),
@@ -594,7 +653,7 @@ impl Bench {
         let (udp_2x_by_1x, udp_4x_by_1x) = (by_1x("udp_2x"), by_1x("udp_4x"));
         Report {
             what: WHAT,
-            path: describe(options, &self.spec),
+            path,
             seconds: self.seconds,
             counted_from: self.warm,
             loads,

@@ -8,11 +8,13 @@
 //! * [`population`]: a network of many for one node.
 //! * [`probe`]: what runs inside a node's namespace to measure it.
 //! * [`browser`]: a web browser that sees nothing but the pages of nodes.
-//! * [`traffic`]: what nodes send each other over their tunnels; [`wireguard_go`]: another WireGuard over I2P.
+//! * [`traffic`]: what nodes send each other over their tunnels.
+//! * [`wireguard`]: other WireGuard programs; [`wireguard_go`]: one of them over I2P.
 //! * [`intruder`]: somebody in a daemon's place, who tries its sandbox.
 //! * [`machines`]: a network on which a person runs nodes by hand.
 //! * [`mod@path`]: an emulated path in the place of routers; [`load`]: what is sent over it.
-//! * [`demo`], [`mod@bench`], [`bench_path`], [`bench_ctl`]: what else users run.
+//! * [`null_bridge`]: a bridge that only copies; [`copy_tunnel`]: a tunnel that only does.
+//! * [`demo`], [`mod@bench`], [`bench_path`], [`bench_null`], [`bench_ctl`]: what else users run.
 //! * [`sim`]: meshes of a thousand in virtual time.
 //! * [`soak`]: a network for hours, while everything fails in turn.
 //! * [`systemd`]: the packages on real systems under systemd.
@@ -29,9 +31,11 @@ use std::path::Path;
 pub mod attack;
 pub mod bench;
 pub mod bench_ctl;
+pub mod bench_null;
 pub mod bench_path;
 pub mod browser;
 pub mod build;
+pub mod copy_tunnel;
 pub mod demo;
 pub mod firewall;
 pub mod i2p;
@@ -40,6 +44,7 @@ pub mod load;
 pub mod machines;
 pub mod netns;
 pub mod node;
+pub mod null_bridge;
 pub mod path;
 pub mod population;
 pub mod probe;
@@ -54,6 +59,7 @@ pub mod systemd;
 pub mod testing;
 pub mod traffic;
 pub mod wait;
+pub mod wireguard;
 pub mod wireguard_go;
 
 /// Why something did not work, for a person to read.

@@ -92,14 +92,26 @@ impl Lab {
     /// # Errors
     /// If something does not start.
     pub async fn on_path(path: &EmulatedPath, sides: &[Side]) -> Result<Self, Failure> {
+        Self::on_bridges(sides.len(), |node, name| path.attach(name, sides[node])).await
+    }
+
+    /// Starts so many nodes, with no routers, and waits until their sessions are open. `attach` gives each, by number from
+    /// 0 and namespace, its SAM bridge.
+    ///
+    /// # Errors
+    /// If something does not start.
+    pub async fn on_bridges(
+        nodes: usize,
+        attach: impl Fn(usize, &str) -> Result<(), Failure>,
+    ) -> Result<Self, Failure> {
         install_programs()?;
         let network = Network::create(INTERNET_ADDRESSES).await?;
         let mut lab = Self::new(network, PrivateNetwork::none(Path::new(DIRECTORY)));
-        for side in sides {
+        for node in 0..nodes {
             let number = lab.next_number()?;
             let name = format!("n{number}");
             let address = lab.network.add_node(&name, number).await?;
-            path.attach(&name, *side)?;
+            attach(node, &name)?;
             let node = Node::new(name, number, address, None, &lab)?;
             lab.start_node(node)?;
         }
@@ -988,6 +1000,22 @@ impl Node {
         pid(self).await?.ok_or_else(|| self.failure(&format!("{name} does not run")))
     }
 
+    /// The processes of its daemons and their supervisor.
+    ///
+    /// # Errors
+    /// If they cannot be looked for.
+    pub fn processes(&self) -> Result<Vec<u32>, Failure> {
+        let [keyd, meshd, tund] = self.uids;
+        let (rpc, web, names) = (self.rpc_uid, self.web_uid, self.names_uid);
+        let uids = [keyd, meshd, tund, rpc, web, names, self.router_uid, self.connector_uid];
+        let mut pids: Vec<u32> = self.supervisor_pid().into_iter().collect();
+        for entry in std::fs::read_dir("/proc")? {
+            let pid = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+            pids.extend(pid.filter(|pid| credentials(*pid).is_ok_and(|(user, _)| uids.contains(&user))));
+        }
+        Ok(pids)
+    }
+
     /// The index that the kernel has given the node's interface.
     ///
     /// # Errors
@@ -1088,6 +1116,21 @@ pub fn resident(pid: u32) -> Result<u64, Failure> {
     let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kibibytes.map(|count| count * 1024).ok_or_else(|| Failure::new(format!("process {pid} has no memory")))
 }
+
+/// Processor time that a process, or a thread as `PID/task/TID`, has taken, seconds.
+///
+/// # Errors
+/// If there is no such process.
+pub fn processor_time(process: &str) -> Result<f64, Failure> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name of the program, in brackets, may have spaces in it; times are the 14th and the 15th field.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let ticks = fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
+    Ok(ticks.sum::<f64>() / TICKS)
+}
+
+/// Ticks of a second in /proc, on every architecture that Rust's standard library has been ported to.
+const TICKS: f64 = 100.0;
 
 /// Open descriptors of a process.
 ///

@@ -5,29 +5,19 @@
 //! destination is a UDP port on loopback, so that it follows its peer from one destination to another.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::i2p::sam::{Session, Style};
-use crate::process::{Child, Output, Spawn};
-use crate::sandbox::DIRECTORY;
+use crate::wireguard::{Implementation, Interface, PORT};
 use crate::{Failure, netns};
-
-/// The program, and the package that has it.
-const PROGRAM: (&str, &str) = ("/usr/bin/wireguard-go", "wireguard-go");
 
 /// Its interface.
 const INTERFACE: &str = "wg1";
-
-/// The UDP port that it listens on.
-const PORT: u16 = 51820;
 
 /// What a router makes a destination for that was not told of what kind: i2pd one with a DSA key and a null certificate,
 /// 387 bytes.
@@ -42,8 +32,7 @@ const MAX_DATAGRAM: usize = 1 << 16;
 /// wireguard-go in a network namespace that has a router.
 #[derive(Debug)]
 pub struct WireguardGo {
-    namespace: String,
-    program: Child,
+    interface: Interface,
     carrier: mpsc::Sender<Order>,
 }
 
@@ -60,11 +49,7 @@ impl WireguardGo {
     /// What is missing to run it.
     #[must_use]
     pub fn missing() -> Option<String> {
-        let (program, package) = PROGRAM;
-        let missing = [(program, package), ("/usr/bin/wg", "wireguard-tools"), ("/usr/bin/ip", "iproute2")]
-            .into_iter()
-            .find(|(program, _)| !Path::new(program).exists());
-        missing.map(|(program, package)| format!("there is no {program}: `apt-get install {package}`"))
+        Implementation::Go.missing().map(|install| format!("something is missing: `{install}`"))
     }
 
     /// Starts it in a namespace, with these addresses and MTU, and the carrier under a destination that the router makes.
@@ -73,10 +58,6 @@ impl WireguardGo {
     /// # Errors
     /// If something does not start.
     pub async fn start(namespace: &str, addresses: &[&str], mtu: u16) -> Result<(Self, String), Failure> {
-        std::fs::create_dir_all("/run/wireguard")?;
-        let log = Path::new(DIRECTORY).join(format!("wireguard-go-{namespace}.log"));
-        let args = ["--foreground", INTERFACE].map(OsString::from);
-        let program = Spawn::new(Path::new(PROGRAM.0), args).namespace(Some(namespace)).log(&log).start()?;
         let session = open(namespace).await?;
         let destination = session.destination.clone();
         let (carrier, orders) = mpsc::channel(4);
@@ -87,20 +68,8 @@ impl WireguardGo {
             tasks: JoinSet::new(),
         };
         tokio::spawn(carrier_task.run(orders));
-        let node = Self { namespace: namespace.to_owned(), program, carrier };
-        node.until_there().await?;
-        for address in addresses {
-            node.run("ip", &["address", "add", address, "dev", INTERFACE]).await?;
-        }
-        let mtu = mtu.to_string();
-        node.run("ip", &["link", "set", INTERFACE, "mtu", &mtu, "up"]).await?;
-        Ok((node, destination))
-    }
-
-    /// Waits until it answers `wg`.
-    async fn until_there(&self) -> Result<(), Failure> {
-        let there = async || Ok(self.spawn("wg", &["show", INTERFACE]).await?.status.success());
-        crate::wait::until("wireguard-go answers", Duration::from_secs(10), there).await
+        let interface = Interface::start(Implementation::Go, namespace, INTERFACE, addresses, mtu).await?;
+        Ok((Self { interface, carrier }, destination))
     }
 
     /// Has it take this for its configuration, as `wg setconf` reads it, but for what is the carrier's: the peer is at
@@ -109,21 +78,11 @@ impl WireguardGo {
     /// # Errors
     /// If `wg` refuses it.
     pub async fn configure(&self, text: &str, peer: Option<&str>) -> Result<(), Failure> {
-        let mut text = format!("[Interface]\nListenPort = {PORT}\n{text}\n");
-        if let Some(destination) = peer {
-            let (answer, address) = oneshot::channel();
-            self.order(Order::Address(destination.to_owned(), answer)).await?;
-            let address = address.await.map_err(|_| Failure::new("the carrier has ended"))??;
-            text.push_str(&format!("Endpoint = {address}\n"));
-        }
-        let file = self.file();
-        std::fs::write(&file, text)?;
-        let file = file.to_string_lossy().into_owned();
-        self.run("wg", &["setconf", INTERFACE, &file]).await.map(drop)
-    }
-
-    fn file(&self) -> PathBuf {
-        Path::new(DIRECTORY).join(format!("wireguard-go-{}.conf", self.namespace))
+        let Some(destination) = peer else { return self.interface.configure(text).await };
+        let (answer, address) = oneshot::channel();
+        self.order(Order::Address(destination.to_owned(), answer)).await?;
+        let address = address.await.map_err(|_| Failure::new("the carrier has ended"))??;
+        self.interface.configure(&format!("{text}\nEndpoint = {address}")).await
     }
 
     /// Has networks go through the interface.
@@ -131,10 +90,7 @@ impl WireguardGo {
     /// # Errors
     /// If the kernel refuses.
     pub async fn route(&self, networks: &[&str]) -> Result<(), Failure> {
-        for network in networks {
-            self.run("ip", &["route", "add", network, "dev", INTERFACE]).await?;
-        }
-        Ok(())
+        self.interface.route(networks).await
     }
 
     /// Goes on under another destination, in base64.
@@ -156,47 +112,21 @@ impl WireguardGo {
     /// # Errors
     /// If `wg` fails.
     pub async fn last_handshake(&self) -> Result<u64, Failure> {
-        let shown = self.run("wg", &["show", INTERFACE, "latest-handshakes"]).await?;
-        let time = shown.stdout.split_whitespace().nth(1).and_then(|time| time.parse().ok());
-        time.ok_or_else(|| Failure::new(format!("wg shows {:?}", shown.stdout)))
-    }
-
-    /// Runs a program where it is.
-    ///
-    /// # Errors
-    /// If it fails.
-    pub async fn run(&self, program: &str, args: &[&str]) -> Result<Output, Failure> {
-        let output = self.spawn(program, args).await?;
-        if output.status.success() {
-            return Ok(output);
-        }
-        Err(Failure::new(format!("{program} {args:?}: {}{}", output.stdout, output.stderr)))
-    }
-
-    /// The same; that it fails is for the caller to see.
-    ///
-    /// # Errors
-    /// If it cannot be started.
-    pub async fn spawn(&self, program: &str, args: &[&str]) -> Result<Output, Failure> {
-        let path =
-            ["/usr/bin", "/usr/sbin", "/bin", "/sbin"].map(|directory| Path::new(directory).join(program));
-        let path = path.into_iter().find(|path| path.exists());
-        let path = path.ok_or_else(|| Failure::new(format!("there is no {program}")))?;
-        Spawn::new(&path, args.iter().map(OsString::from)).namespace(Some(&self.namespace)).output("").await
+        self.interface.last_handshake().await
     }
 
     /// The namespace that it is in.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        &self.namespace
+        self.interface.namespace()
     }
 
     /// Ends it.
     ///
     /// # Errors
     /// If it cannot be ended.
-    pub async fn stop(mut self) -> Result<(), Failure> {
-        self.program.kill().await
+    pub async fn stop(self) -> Result<(), Failure> {
+        self.interface.stop().await
     }
 }
 

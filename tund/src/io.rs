@@ -27,7 +27,7 @@ use crate::tunnel::{MAX_FORWARDED_LINE, MAX_MESSAGE, MAX_PACKET, Tunnel};
 use crate::uapi::codec::PeerStatus;
 
 /// Packets read from one side before the other has its turn.
-const BATCH: usize = 32;
+pub const BATCH: usize = 32;
 
 /// Packets that the queue of an interface may hold: Linux's has 500 by default.
 const MAX_LEFT: usize = 1024;

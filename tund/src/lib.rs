@@ -36,7 +36,7 @@ pub mod io;
 pub mod options;
 pub mod path;
 pub mod privileges;
-mod readiness;
+pub mod readiness;
 pub mod roster;
 pub mod sandbox;
 pub mod service;

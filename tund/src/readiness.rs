@@ -12,7 +12,7 @@ use crate::device::Device;
 ///
 /// # Errors
 /// If the system refuses.
-pub(crate) fn register(device: Device) -> io::Result<AsyncFd<Device>> {
+pub fn register(device: Device) -> io::Result<AsyncFd<Device>> {
     // SAFETY: the device owns its descriptor, always names the same one, and closes it only when dropped;
     // nothing here takes it out of the `AsyncFd`.
     let registered = unsafe { AsyncFd::register(device) };

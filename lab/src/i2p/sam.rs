@@ -122,6 +122,12 @@ impl Session {
         format!("3.0 {} {destination}\n", self.id).into_bytes()
     }
 
+    /// Where its datagrams go out and come in.
+    #[must_use]
+    pub fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
     /// Sends a datagram that starts with a [`Session::header`].
     ///
     /// # Errors

@@ -66,6 +66,15 @@ pub struct Emulator {
     /// Between ends of the same side, with the times of arrival.
     beside: VecDeque<(Duration, Datagram)>,
     half: Duration,
+    spec: Spec,
+    losses_of: LossesOf,
+}
+
+/// From near to far, and back.
+fn links(spec: &Spec, losses_of: LossesOf, seed: u64) -> [Link<Datagram>; 2] {
+    // The second far from the first one's numbers.
+    [(true, 2 * seed), (false, !(2 * seed))]
+        .map(|(forward, seed)| Link::new(spec.clone(), losses_of, forward, seed))
 }
 
 impl Emulator {
@@ -75,14 +84,18 @@ impl Emulator {
         Self {
             bridge: Bridge::default(),
             sides: Vec::new(),
-            links: [
-                Link::new(spec.clone(), losses_of, true, 2 * seed),
-                // Far from the other's numbers.
-                Link::new(spec.clone(), losses_of, false, !(2 * seed)),
-            ],
+            links: links(spec, losses_of, seed),
             beside: VecDeque::new(),
             half: Duration::from_secs_f64(spec.round_trip / 2.0),
+            spec: spec.clone(),
+            losses_of,
         }
+    }
+
+    /// Has all chance follow from another seed. What is under way is lost.
+    fn reseed(&mut self, seed: u64) {
+        self.links = links(&self.spec, self.losses_of, seed);
+        self.beside.clear();
     }
 
     /// Adds an end, and returns its number.
@@ -128,6 +141,7 @@ impl Emulator {
 enum Command {
     Attach(Side, std::net::TcpListener, std::net::UdpSocket),
     Begin(oneshot::Sender<()>),
+    Reseed(u64, oneshot::Sender<()>),
     Slices(oneshot::Sender<[Vec<Slice>; 2]>),
 }
 
@@ -167,6 +181,16 @@ impl Path {
     pub async fn begin(&self) -> Result<(), Failure> {
         let (done, wait) = oneshot::channel();
         self.command(Command::Begin(done))?;
+        wait.await.map_err(|_| ended())
+    }
+
+    /// Has all chance follow from another seed. What is under way is lost.
+    ///
+    /// # Errors
+    /// If the path has ended.
+    pub async fn reseed(&self, seed: u64) -> Result<(), Failure> {
+        let (done, wait) = oneshot::channel();
+        self.command(Command::Reseed(seed, done))?;
         wait.await.map_err(|_| ended())
     }
 
@@ -226,6 +250,10 @@ impl Shell {
                         self.emulator.borrow_mut().links.iter_mut().for_each(|link| link.begin(now));
                         let _ = done.send(());
                     }
+                    Some(Command::Reseed(seed, done)) => {
+                        self.emulator.borrow_mut().reseed(seed);
+                        let _ = done.send(());
+                    }
                     Some(Command::Slices(answer)) => {
                         let slices = self.emulator.borrow().links.each_ref().map(|link| link.slices().to_vec());
                         let _ = answer.send(slices);
@@ -235,8 +263,9 @@ impl Shell {
                     let connection = connections.next().unwrap_or(u64::MAX);
                     let shell = Rc::clone(&self);
                     spawn_local(async move {
+                        let answer = |line: &str| shell.emulator.borrow_mut().bridge.handle_line(end, connection, line);
                         // A connection that breaks is one that ends.
-                        let _ = shell.serve(end, connection, stream).await;
+                        let _ = serve(stream, answer).await;
                         shell.emulator.borrow_mut().bridge.handle_end(connection);
                     });
                 }
@@ -288,23 +317,25 @@ impl Shell {
         });
         Ok(())
     }
+}
 
-    /// Answers the lines of a control connection, until it ends.
-    async fn serve(&self, end: usize, connection: u64, stream: TcpStream) -> Result<(), Failure> {
-        stream.set_nodelay(true)?;
-        let (read, mut write) = stream.into_split();
-        let mut read = BufReader::new(read);
-        let mut line = String::new();
-        loop {
-            line.clear();
-            let len = (&mut read).take(MAX_LINE).read_line(&mut line).await?;
-            if len == 0 || !line.ends_with('\n') {
-                return Ok(());
-            }
-            let answer = self.emulator.borrow_mut().bridge.handle_line(end, connection, line.trim_end());
-            if let Some(answer) = answer {
-                write.write_all(answer.as_bytes()).await?;
-            }
+/// Answers the lines of a control connection, until it ends.
+pub(crate) async fn serve(
+    stream: TcpStream,
+    mut answer: impl FnMut(&str) -> Option<String>,
+) -> Result<(), Failure> {
+    stream.set_nodelay(true)?;
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        let len = (&mut read).take(MAX_LINE).read_line(&mut line).await?;
+        if len == 0 || !line.ends_with('\n') {
+            return Ok(());
+        }
+        if let Some(answer) = answer(line.trim_end()) {
+            write.write_all(answer.as_bytes()).await?;
         }
     }
 }

@@ -109,15 +109,8 @@ impl Bridge {
     #[must_use]
     pub fn handle_datagram(&self, end: usize, bytes: &[u8]) -> Option<Datagram> {
         let line = bytes.iter().position(|byte| *byte == b'\n')?;
-        let (header, payload) = (std::str::from_utf8(&bytes[..line]).ok()?, &bytes[line + 1..]);
-        let mut words = header.split(' ');
-        let (_version, id, target) = (words.next()?, words.next()?, words.next()?);
-        let from = self.sessions.get(&(end, id.to_owned()))?;
-        let is_target = |session: &&Session| session.destination == target || session.name == target;
-        let ((to, _), session) = self.sessions.iter().find(|(_, session)| is_target(session))?;
-        if session.style != from.style {
-            return None;
-        }
+        let payload = &bytes[line + 1..];
+        let (from, to, session) = self.sessions_of(end, &bytes[..line])?;
         let (bytes, len) = match from.style {
             Style::Raw => (payload.to_vec(), payload.len()),
             Style::Datagram => {
@@ -126,7 +119,25 @@ impl Bridge {
             }
         };
         let counts = from.style == Style::Raw;
-        Some(Datagram { to: *to, forward_to: session.forward_to, len, counts, bytes })
+        Some(Datagram { to, forward_to: session.forward_to, len, counts, bytes })
+    }
+
+    /// Where the payload of raw datagrams of an end goes that begin with this line, without its end: to which end, and
+    /// to which address there. None if it leads nowhere or its session is of another style.
+    #[must_use]
+    pub fn raw_route(&self, end: usize, line: &[u8]) -> Option<(usize, SocketAddr)> {
+        let (from, to, session) = self.sessions_of(end, line)?;
+        (from.style == Style::Raw).then_some((to, session.forward_to))
+    }
+
+    /// The session that a datagram with this line is sent through, and that which it goes to, with the end of that.
+    fn sessions_of(&self, end: usize, line: &[u8]) -> Option<(&Session, usize, &Session)> {
+        let mut words = std::str::from_utf8(line).ok()?.split(' ');
+        let (_version, id, target) = (words.next()?, words.next()?, words.next()?);
+        let from = self.sessions.get(&(end, id.to_owned()))?;
+        let is_target = |session: &&Session| session.destination == target || session.name == target;
+        let ((to, _), session) = self.sessions.iter().find(|(_, session)| is_target(session))?;
+        (session.style == from.style).then_some((from, *to, session))
     }
 }
 
@@ -179,6 +190,9 @@ mod tests {
         }
         let raw = bridge.handle_datagram(0, &datagram::encode("s-1", &destination(2), b"ab\ncd")).unwrap();
         assert_eq!((raw.to, &raw.bytes[..], raw.len, raw.counts), (1, &b"ab\ncd"[..], 5, true));
+        let line = |id: &str, seed: u8| format!("3.0 {id} {}", destination(seed).to_base64());
+        assert_eq!(bridge.raw_route(0, line("s-1", 2).as_bytes()), Some((1, raw.forward_to)));
+        assert_eq!(bridge.raw_route(0, line("s-3", 4).as_bytes()), None, "needs the sender before it");
         assert_eq!(raw.forward_to.port(), 4002);
         let repliable = bridge.handle_datagram(0, &datagram::encode("s-3", &destination(4), b"ab")).unwrap();
         let received = datagram::decode(&repliable.bytes).unwrap();

@@ -1,7 +1,7 @@
 //! The command line: the demo, the benchmark, and what they are made of.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,8 +14,8 @@ use lab::i2p::LOG_VARIABLE;
 use lab::i2p::kind::{ROUTER_VARIABLE, Routers};
 use lab::node::PROGRAMS_VARIABLE;
 use lab::{
-    Failure, attack, bench, bench_ctl, bench_path, build, demo, i2p, intruder, load, machines, probe,
-    process, sandbox, sim, sizes, soak, systemd,
+    Failure, attack, bench, bench_ctl, bench_null, bench_path, build, copy_tunnel, demo, i2p, intruder, load,
+    machines, probe, process, sandbox, sim, sizes, soak, systemd,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::Targets;
@@ -80,11 +80,19 @@ enum Command {
         #[arg(long, conflicts_with = "sizes", value_parser = clap::value_parser!(u16).range(1280..=7200))]
         mtu: Option<u16>,
         /// Measure the tunnel over an emulated path instead, which is not I2P
-        #[arg(long, value_enum, conflicts_with = "sizes")]
+        #[arg(long, value_enum, group = "timed", conflicts_with = "sizes")]
         path: Option<bench_path::PathName>,
-        /// How long each load lasts on an emulated path; some paths take longer
-        #[arg(long, default_value_t = 60, requires = "path", value_parser = clap::value_parser!(u64).range(6..=600))]
-        seconds: u64,
+        /// Measure the tunnel over a bridge that only copies instead, beside a tunnel that only copies, boringtun and
+        /// wireguard-go
+        #[arg(long, group = "timed", conflicts_with_all = ["sizes", "router"])]
+        null: bool,
+        /// How long each load lasts on an emulated path [default: 60; some paths take longer], or each connection with
+        /// --null [default: 10]
+        #[arg(long, requires = "timed", value_parser = clap::value_parser!(u64).range(6..=600))]
+        seconds: Option<u64>,
+        /// How often everything is measured in turn, for medians [default: 1; with --null: 3]
+        #[arg(long, conflicts_with_all = ["path", "sizes"], value_parser = clap::value_parser!(u32).range(1..=20))]
+        alternations: Option<u32>,
         /// The queue of the emulated path, in seconds at its rate [default: 1; `lab`: 0.1]
         #[arg(long, requires = "path", value_parser = queue)]
         queue: Option<f64>,
@@ -92,8 +100,11 @@ enum Command {
         #[arg(long, requires = "path", value_name = "FILE")]
         plot: Option<PathBuf>,
         /// All chance on the emulated path follows from it
-        #[arg(long, default_value_t = 1, requires = "path")]
+        #[arg(long, default_value_t = 1, requires = "path", value_parser = clap::value_parser!(u64).range(..=u64::from(u32::MAX)))]
         seed: u64,
+        /// With how many seeds the emulated path is measured, for medians: `--seed` and those after it
+        #[arg(long, default_value_t = 1, requires = "path", value_parser = clap::value_parser!(u32).range(1..=20))]
+        seeds: u32,
         #[command(flatten)]
         router: RouterOption,
         /// Print the result for a program
@@ -208,6 +219,8 @@ enum Command {
     UdpEcho { address: SocketAddr },
     #[command(name = "__udp-ping", hide = true)]
     UdpPing { address: SocketAddr, every_ms: u64, seconds: u64 },
+    #[command(name = "__copy-tunnel", hide = true)]
+    CopyTunnel { name: String, address: Ipv4Addr, mtu: u16 },
     #[command(name = "__raw-sink", hide = true)]
     RawSink,
     #[command(name = "__datagram-echo", hide = true)]
@@ -299,10 +312,17 @@ pub(crate) fn run() -> ExitCode {
             inner(demo::run(Options { nodes, tunnel_length, keep, json }))
         }
         Command::Network { machines, router: _ } => inner(machines::run(machines)),
-        Command::Bench { path: Some(path), mtu, seconds, queue, plot, seed, json, .. } => {
-            inner(bench_path::run(bench_path::Options { path, mtu, seconds, queue, seed, plot, json }))
+        Command::Bench { path: Some(path), mtu, seconds, queue, plot, seed, seeds, json, .. } => {
+            let seconds = seconds.unwrap_or(60);
+            inner(bench_path::run(bench_path::Options { path, mtu, seconds, queue, seed, seeds, plot, json }))
         }
-        Command::Bench { sizes: false, mtu, json, .. } => inner(bench::run(mtu, json)),
+        Command::Bench { null: true, mtu, seconds, alternations, json, .. } => {
+            let (seconds, alternations) = (seconds.unwrap_or(10), alternations.unwrap_or(3));
+            inner(bench_null::run(bench_null::Options { mtu, seconds, alternations, json }))
+        }
+        Command::Bench { sizes: false, mtu, alternations, json, .. } => {
+            inner(bench::run(mtu, alternations.unwrap_or(1), json))
+        }
         Command::Bench { sizes: true, json, .. } => inner(sizes::run(json)),
         Command::BenchCtl { json } => inner(bench_ctl::run(json)),
         Command::Attack { json } => inner(attack::mesh::run(json)),
@@ -345,6 +365,7 @@ pub(crate) fn run() -> ExitCode {
         Command::UdpPing { address, every_ms, seconds } => {
             end(load::udp_ping(address, Duration::from_millis(every_ms), Duration::from_secs(seconds)))
         }
+        Command::CopyTunnel { name, address, mtu } => end(block_on(copy_tunnel::run(name, address, mtu))),
         Command::RawSink => end(block_on(probe::raw_sink())),
         Command::DatagramEcho => end(block_on(sizes::echo())),
         Command::DatagramSource { destination } => end(block_on(sizes::source(&destination))),
