@@ -286,7 +286,7 @@ keys! {
     /// The MTU of the tunnel interface, bytes, 1280 to 7200. Members may have different ones.
     "tun.mtu", "I2PLAN_MTU" => mtu: u16 {
         default: |_| Ok(DEFAULT_MTU),
-        example: "1280",
+        example: "2800",
         live: false,
         parse: |text| match text.parse() {
             Ok(mtu) if MTU.contains(&mtu) => Ok(mtu),

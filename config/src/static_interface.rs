@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
 use i2plan_ipc::api::tund::{
-    DEFAULT_MTU, MAX_STATIC_PEERS, MTU, StaticInterface, StaticPeer, check_interface_name,
+    DEFAULT_STATIC_MTU, MAX_STATIC_PEERS, MTU, StaticInterface, StaticPeer, check_interface_name,
 };
 use i2plan_ipc::daemon::trusted::{self, Untrusted};
 use i2plan_ipc::secret::SecretKey;
@@ -84,7 +84,7 @@ impl StaticConfig {
         Ok(StaticInterface {
             name: name.to_owned(),
             addresses: self.interface.addresses.clone(),
-            mtu: self.interface.mtu.unwrap_or(DEFAULT_MTU),
+            mtu: self.interface.mtu.unwrap_or(DEFAULT_STATIC_MTU),
             table: match self.interface.table {
                 Table::Auto => Some(MAIN_TABLE),
                 Table::Off => None,

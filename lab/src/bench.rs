@@ -14,9 +14,6 @@ use crate::progress::Progress;
 use crate::stats::{Pings, Series, mbit, print_medians};
 use crate::traffic::{ping, transfer};
 
-/// Payload of a bare datagram, bytes: a full WireGuard packet at the default MTU.
-const DATAGRAM: usize = DEFAULT_MTU as usize + WIREGUARD;
-
 /// What WireGuard adds to a packet whose length is a multiple of 16, bytes.
 pub(crate) const WIREGUARD: usize = 32;
 
@@ -24,7 +21,8 @@ pub(crate) const WIREGUARD: usize = 32;
 const UDP_HEADERS: usize = 28;
 pub(crate) const TCP_HEADERS: usize = 52;
 
-/// Offered loads, in bare datagrams a second.
+/// Offered loads, in datagrams a second of so many bytes; fewer of longer ones.
+const RATED: usize = 1312;
 const RATES: [u32; 18] = [
     250, 500, 750, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 4000, 6000, 8000, 12_000, 16_000, 24_000,
     32_000, 48_000,
@@ -153,7 +151,9 @@ pub async fn run(mtu: Option<u16>, alternations: u32, json: bool) -> Result<(), 
 async fn measure(lab: &Lab, mtu: u16, joined: bool, progress: &Progress) -> Result<Report, Failure> {
     progress.step("bare RAW datagrams between the two routers, load raised until delivery falls below 98 %");
     let (one, two) = (&lab.nodes[0], &lab.nodes[1]);
-    let bare = bare(one, two).await?;
+    let message = usize::from(mtu).next_multiple_of(16) + WIREGUARD;
+    let rates = RATES.map(|rate| rate * RATED as u32 / message as u32);
+    let bare = bare(one, two, message, &rates).await?;
     let bare_capacity_mbit = capacity(&bare);
 
     if !joined {
@@ -177,8 +177,6 @@ async fn measure(lab: &Lab, mtu: u16, joined: bool, progress: &Progress) -> Resu
     let tunnel_tcp_mbit = mbit(moved.bytes, Duration::from_secs_f64(moved.seconds));
 
     let payload = usize::from(mtu) - UDP_HEADERS;
-    let message = usize::from(mtu).next_multiple_of(16) + WIREGUARD;
-    let rates = RATES.map(|rate| rate * DATAGRAM as u32 / message as u32);
     progress.step("UDP through the tunnel, load raised until delivery falls below 98 %");
     let tunnel_udp = udp(one, two, far.ipv4.into(), payload, &rates, FAILURES).await?;
     let udp_losses = Counters::read(one, two).await?.since(&after);
@@ -273,11 +271,12 @@ async fn loads(
 /// One load more than the first that is not carried, to show how it goes on.
 const FAILURES: usize = 2;
 
-async fn bare(from: &Node, to: &Node) -> Result<Vec<Load>, Failure> {
+/// Datagrams as long as a full WireGuard message.
+async fn bare(from: &Node, to: &Node, len: usize, rates: &[u32]) -> Result<Vec<Load>, Failure> {
     let mut sink = to.start_probe(&["__raw-sink".to_owned()])?;
     let destination: String = sink.next_json().await?;
-    let source = vec!["__raw-source".to_owned(), destination, DATAGRAM.to_string(), seconds(STEP)];
-    loads(from, source, &mut sink, DATAGRAM, &RATES, FAILURES).await
+    let source = vec!["__raw-source".to_owned(), destination, len.to_string(), seconds(STEP)];
+    loads(from, source, &mut sink, len, rates, FAILURES).await
 }
 
 async fn udp(

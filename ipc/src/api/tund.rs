@@ -28,8 +28,12 @@ use crate::version::Version;
 /// 32 of WireGuard among them.
 pub const MTU: RangeInclusive<u16> = 1280..=7200;
 
-/// The MTU unless another is configured, bytes. A WireGuard packet of it is 1312 bytes.
-pub const DEFAULT_MTU: u16 = 1280;
+/// The MTU unless another is configured, bytes. A WireGuard message of it has 2832, which with what I2P adds fill three of
+/// its messages of about 1 KB: one of 1280 would leave a quarter of two empty, and a longer one is lost with any of more.
+pub const DEFAULT_MTU: u16 = 2800;
+
+/// The same of an interface with static peers, whose other side may be a program that takes no longer ones.
+pub const DEFAULT_STATIC_MTU: u16 = 1280;
 
 /// Name of the tunnel interface, unless another is configured.
 pub const INTERFACE: &str = "i2plan0";

@@ -15,8 +15,8 @@ use i2plan_ipc::api::meshd::{
     StaticStatus, Status, Traffic,
 };
 use i2plan_ipc::api::tund::{
-    DEFAULT_MTU, GetStaticPeers, Limits, MAX_BATCH, MAX_STATIC_PEERS, NoteDestination, StaticPeerReport,
-    TestSession, TundApi,
+    DEFAULT_STATIC_MTU, GetStaticPeers, Limits, MAX_BATCH, MAX_STATIC_PEERS, NoteDestination,
+    StaticPeerReport, TestSession, TundApi,
 };
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::DaemonLink;
@@ -446,7 +446,7 @@ impl StaticInterface {
             },
             tunnel: meshd::Tunnel {
                 interface: stats.and_then(|stats| stats.interface.clone()),
-                mtu: stats.and_then(|stats| stats.mtu).unwrap_or(DEFAULT_MTU),
+                mtu: stats.and_then(|stats| stats.mtu).unwrap_or(DEFAULT_STATIC_MTU),
                 public_key: stats.and_then(|stats| stats.public_key).map(|key| BASE64.encode(&key)),
                 drops: stats.map(|stats| stats.drops),
                 overlaps: Vec::new(),
