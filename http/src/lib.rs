@@ -1,5 +1,5 @@
 //! What the HTTP listeners of i2plan's daemons have in common: HTTP/1.1 on TCP, for connections of which anybody on
-//! this host can open as many as the system lets them.
+//! this host can open as many as the system lets them; and the same on other connections ([`answer`]).
 //!
 //! Each connection has deadlines for what it sends and for what it reads. Connections that have not shown that they may
 //! be here are [`Unauthenticated`], of which there are [`MAX_UNAUTHENTICATED`] at most. Who is served for how much
@@ -111,18 +111,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 async fn converse(stream: TcpStream, service: impl Service, place: Unauthenticated) {
-    let service = Arc::new(service);
-    let serving = service_fn(move |request| {
-        let service = Arc::clone(&service);
-        async move { Ok::<_, Infallible>(service.answer(request).await) }
-    });
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_DEADLINE)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(WriteTimeout { stream, waiting: None }), serving);
     tokio::select! {
-        result = serving => if let Err(error) = result {
+        result = answer(stream, service) => if let Err(error) = result {
             debug!(%error, "dropped a TCP connection");
         },
         () = async {
@@ -132,6 +122,24 @@ async fn converse(stream: TcpStream, service: impl Service, place: Unauthenticat
             }
         } => {}
     }
+}
+
+/// Answers the requests of one connection until it ends, each within its deadlines.
+///
+/// # Errors
+/// If the peer breaks a rule, or the connection.
+pub async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, service: impl Service) -> hyper::Result<()> {
+    let service = Arc::new(service);
+    let serving = service_fn(move |request| {
+        let service = Arc::clone(&service);
+        async move { Ok::<_, Infallible>(service.answer(request).await) }
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_DEADLINE)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(WriteTimeout { stream, waiting: None }), serving)
+        .await
 }
 
 /// The only value of a header; none if it is missing or there several times.
@@ -199,12 +207,12 @@ pub async fn read(body: Incoming, most: usize) -> Result<Bytes, BodyError> {
 }
 
 /// A stream that breaks when the other side does not read.
-struct WriteTimeout {
-    stream: TcpStream,
+struct WriteTimeout<T> {
+    stream: T,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl AsyncRead for WriteTimeout {
+impl<T: AsyncRead + Unpin> AsyncRead for WriteTimeout<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -214,7 +222,7 @@ impl AsyncRead for WriteTimeout {
     }
 }
 
-impl AsyncWrite for WriteTimeout {
+impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match pin!(&mut self.stream).poll_write(cx, bytes) {
             Poll::Pending => {

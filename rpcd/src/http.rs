@@ -1,6 +1,6 @@
-//! JSON-RPC over HTTP/1.1 on loopback: a document is the body of a POST to `/`.
+//! JSON-RPC over HTTP/1.1 on loopback and on the unix socket: a document is the body of a POST to `/`.
 //!
-//! Every user of the machine can connect, and so can a web page in a browser on it. Hence the token, a `Host` that is
+//! At the unix socket the file's permissions say who may ask, and no browser can connect. On loopback every user of the machine can connect, and so can a web page in a browser on it. Hence the token, a `Host` that is
 //! loopback (a page whose name leads here says its own), no `Origin` (browsers send one with every POST), and a content
 //! type that browsers do not send unasked.
 
@@ -85,18 +85,37 @@ impl Service for HttpConnection {
             }
             return refusal.answer();
         }
-        let caller = match self.enter() {
-            Ok(caller) => caller,
-            Err(error) => return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error).answer(),
-        };
-        let document = match read(body, MAX_DOCUMENT).await {
-            Ok(document) => document,
-            Err(error) => return refuse_body(error).answer(),
-        };
-        match caller.answer(&document).await {
-            Some(answer) => response(StatusCode::OK, answer),
-            None => empty(StatusCode::NO_CONTENT),
+        match self.enter() {
+            Ok(caller) => exchange(&caller, body).await,
+            Err(error) => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error).answer(),
         }
+    }
+}
+
+/// A connection at the unix socket, and whose it is.
+pub(super) struct LocalConnection(pub(super) Caller);
+
+impl Service for LocalConnection {
+    type Body = Full<Bytes>;
+
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let (head, body) = request.into_parts();
+        match check_form(&head.method, head.uri.path(), &head.headers) {
+            Ok(()) => exchange(&self.0, body).await,
+            Err(refusal) => refusal.answer(),
+        }
+    }
+}
+
+/// Answers the document in a body.
+async fn exchange(caller: &Caller, body: Incoming) -> Answer {
+    let document = match read(body, MAX_DOCUMENT).await {
+        Ok(document) => document,
+        Err(error) => return refuse_body(error).answer(),
+    };
+    match caller.answer(&document).await {
+        Some(answer) => response(StatusCode::OK, answer),
+        None => empty(StatusCode::NO_CONTENT),
     }
 }
 
@@ -166,14 +185,19 @@ fn check(
         let error = Box::new(refusal.error.with_hint(hint));
         return Err(Refusal { error, header: Some((WWW_AUTHENTICATE, "Bearer")), ..refusal });
     }
-    if uri.path() != "/" {
+    check_form(method, uri.path(), headers)
+}
+
+/// Whether the body can be a document.
+fn check_form(method: &Method, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
+    if path != "/" {
         return Err(Refusal::invalid(StatusCode::NOT_FOUND, "the path is /"));
     }
     if method != Method::POST {
         let refusal = Refusal::invalid(StatusCode::METHOD_NOT_ALLOWED, "POST is expected");
         return Err(Refusal { header: Some((ALLOW, "POST")), ..refusal });
     }
-    let kind = one(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = one(headers, CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if !kind.eq_ignore_ascii_case("application/json") {
         let what = "Content-Type: application/json is expected";
