@@ -164,7 +164,7 @@ keys! {
         default: |_| Ok(None),
         example: "\"/etc/i2plan/sam-password\"" or "none",
         live: false,
-        parse: |text| if text == "none" { Ok(None) } else { directory(text).map(Some) },
+        parse: file,
     }
     /// Hops of the I2P tunnels in each direction, 0 to 7. One is for members who trust each other; where they must not
     /// find each other, two or three. For services this is for /etc/i2plan/environment to say: keyd opens no session
@@ -355,6 +355,14 @@ keys! {
             loopback(text)?.ok_or_else(none)
         },
     }
+    /// A file with the token by which programs use /rpc and /metrics without a session: one line of 32 to 256 letters,
+    /// digits and -._~+/=, in a file that webd's user alone can read. An absolute path, or "none".
+    "web.token_file", "I2PLAN_WEB_TOKEN_FILE" => web_token_file: Option<PathBuf> {
+        default: |_| Ok(None),
+        example: "\"/etc/i2plan/web.token\"" or "none",
+        live: false,
+        parse: file,
+    }
     /// Whether the members' names are told to this host, as NAME.NETWORK.internal: a name server of the node answers at its
     /// addresses. For services also: `systemctl enable --now i2plan-named`.
     "names.enabled", "I2PLAN_NAMES_ENABLED" => names_enabled: bool {
@@ -377,7 +385,7 @@ keys! {
         default: |_| Ok(None),
         example: "\"/etc/i2plan/seed\"" or "none",
         live: false,
-        parse: |text| if text == "none" { Ok(None) } else { directory(text).map(Some) },
+        parse: file,
     }
     /// Whether I2P's reseed servers are asked, by HTTPS, while it knows fewer than 25 routers. Who watches this host's
     /// network sees that.
@@ -509,6 +517,10 @@ fn choice(text: &str) -> Result<bool, String> {
 
 fn directory(text: &str) -> Result<PathBuf, String> {
     if text.starts_with('/') { Ok(text.into()) } else { Err("an absolute path is expected".to_owned()) }
+}
+
+fn file(text: &str) -> Result<Option<PathBuf>, String> {
+    if text == "none" { Ok(None) } else { directory(text).map(Some) }
 }
 
 fn socket(text: &str) -> Result<PathBuf, String> {

@@ -3,6 +3,8 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::time::Duration;
 
 use lab::Failure;
@@ -83,8 +85,13 @@ fn a_node_invites_on_its_page_and_another_joins_on_its_own() {
         lab.add_node().await?;
         lab.add_node().await?;
         lab.ready().await?;
+        let token = "0123456789abcdef".repeat(3);
         for node in &mut lab.nodes {
-            node.configure("[web]\nenabled = true\n").await?;
+            let path = node.config().with_file_name("web.token");
+            std::fs::write(&path, &token)?;
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+            chown(&path, Some(node.web_uid), None)?;
+            node.configure(&format!("[web]\nenabled = true\ntoken_file = {path:?}\n")).await?;
         }
         lab.ready().await?;
         let [one, two] = &lab.nodes[..] else { panic!("two nodes") };
@@ -145,6 +152,28 @@ fn a_node_invites_on_its_page_and_another_joins_on_its_own() {
         assert_eq!(browser.post(&format!("/bans/{id}/remove"), "").await?.status, 303);
         assert!(browser.get("/bans").await?.body.contains("Nobody is banned."));
 
+        // What programs ask for, with the token or the session.
+        let metrics = browser.get("/metrics").await?;
+        assert!(metrics.status == 200 && metrics.body.contains("\ni2plan_up 1\n"), "{}", metrics.body);
+        let call = r#"{"jsonrpc":"2.0","id":7,"method":"peers.list"}"#;
+        let csrf = format!(
+            "Cookie: {}\r\nX-CSRF-Token: {}\r\nOrigin: http://127.0.0.1:{PORT}\r\n",
+            browser.cookie, browser.csrf
+        );
+        let bearer = format!("Authorization: Bearer {token}\r\n");
+        for (headers, status) in [(csrf.as_str(), 200), (&bearer, 200), ("Accept: */*", 403), (&bearer[..40], 401)] {
+            let answer = browser
+                .send(format!(
+                    "POST /rpc HTTP/1.1\r\nHost: 127.0.0.1:{PORT}\r\nConnection: close\r\n{}\r\n\
+                     Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{call}",
+                    headers.trim_end(),
+                    call.len()
+                ))
+                .await?;
+            assert_eq!(answer.status, status, "{headers}: {}", answer.body);
+            assert_eq!(answer.body.contains(&id), status == 200, "{}", answer.body);
+        }
+
         // A session for viewing sees the same and changes nothing; sessions are listed and ended from outside.
         let viewer = Browser::open(one, &["web"]).await?;
         assert_eq!(viewer.get("/peers").await?.status, 200);
@@ -164,7 +193,7 @@ fn a_node_invites_on_its_page_and_another_joins_on_its_own() {
             let log = std::fs::read_to_string(node.log())?;
             let cookie = browser.cookie.split_once('=').unwrap().1;
             assert!(log.contains("i2plan_webd"), "{log}");
-            for secret in [&code[9..60], cookie, &browser.csrf] {
+            for secret in [&code[9..60], cookie, &browser.csrf, &token] {
                 assert!(!log.contains(secret));
             }
         }

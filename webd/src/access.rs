@@ -13,15 +13,22 @@ use subtle::ConstantTimeEq as _;
 /// What browsers say of where a request comes from.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Checks who sends a request, as far as the head says; returns why it is not looked at.
+/// Checks whether a request is for this listener, as far as the head says; returns its `Host`.
 ///
 /// # Errors
-/// A sentence.
-pub fn check(method: &Method, uri: &Uri, headers: &HeaderMap, port: u16) -> Result<(), &'static str> {
+/// A sentence that says why it is not looked at.
+pub fn check_host<'a>(uri: &Uri, headers: &'a HeaderMap, port: u16) -> Result<&'a str, &'static str> {
     let host = one(headers, HOST).and_then(|host| host.to_str().ok());
-    let Some(host) = host.filter(|host| uri.authority().is_none() && is_here(host, port)) else {
-        return Err("A Host that is a loopback address or localhost, with the port, is expected.");
-    };
+    host.filter(|host| uri.authority().is_none() && is_here(host, port))
+        .ok_or("A Host that is a loopback address or localhost, with the port, is expected.")
+}
+
+/// Checks who sends a request that may come from a browser, as far as the head says.
+///
+/// # Errors
+/// A sentence that says why it is not looked at.
+pub fn check(method: &Method, uri: &Uri, headers: &HeaderMap, port: u16) -> Result<(), &'static str> {
+    let host = check_host(uri, headers, port)?;
     if method == Method::GET {
         return Ok(());
     }
@@ -54,7 +61,7 @@ pub fn cookie(headers: &HeaderMap, port: u16) -> Option<&str> {
         .find_map(|(key, value)| (key == name).then_some(value))
 }
 
-/// Whether a form has sent the token of its session.
+/// Whether a form, or a program, has sent the token of its session.
 #[must_use]
 pub fn is_own_form(expected: &str, sent: Option<&str>) -> bool {
     sent.is_some_and(|sent| expected.as_bytes().ct_eq(sent.as_bytes()).into())

@@ -8,15 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming};
 use hyper::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION,
-    REFERRER_POLICY, RETRY_AFTER, SET_COOKIE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName,
+    HeaderValue, LOCATION, ORIGIN, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use i2plan_config::parse_duration;
-use i2plan_http::{Service, Unauthenticated, read};
+use i2plan_http::{Service, Unauthenticated, one, read};
 use i2plan_ipc::api::meshd::{Ban, Session, SessionState, max_uses};
 use i2plan_ipc::client::{ClientError, Endpoint};
 use i2plan_ipc::member::LookupError;
@@ -26,6 +28,9 @@ use i2plan_ipc::{ApiError, ErrorKind, Node, Role};
 use i2plan_present::peer::DataPath;
 use i2plan_present::remedy::sentence;
 use i2plan_proto::invite::Invite;
+use i2plan_rpcd::gateway::Caller;
+use i2plan_rpcd::http::{Refusal, shows};
+use i2plan_rpcd::token::Token;
 use maud::{Markup, html as markup};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -40,6 +45,7 @@ use super::pages::invites::Joining;
 use super::pages::members::Selection;
 use super::pages::node::EventFilter;
 use super::pages::{self, Viewer, invites, members, node, page, refusal};
+use super::programs::{CSRF_TOKEN, Programs, stranger};
 use super::sessions::{Entered, Refused, Sessions};
 
 /// Questions to the node at once, of all sessions.
@@ -54,7 +60,7 @@ const READY_FRESH: Duration = Duration::from_secs(1);
 /// How long the node may take to say so.
 const READY_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How often a wrong link is told in the log.
+/// How often a wrong link or token is told in the log.
 const WARNINGS: Quota = Quota::every(Duration::from_secs(60), 3);
 
 /// What pages may load and where their forms go. Nothing is inline, and nothing is elsewhere.
@@ -85,6 +91,7 @@ const HEADERS: [(HeaderName, &str); 5] = [
 #[derive(Debug)]
 pub struct Web {
     meshd: Endpoint,
+    programs: Programs,
     address: SocketAddr,
     started: Instant,
     sessions: Mutex<Sessions>,
@@ -97,11 +104,12 @@ pub struct Web {
 }
 
 impl Web {
-    /// Pages for the node whose `meshd` has this socket, at this address.
+    /// Pages for the node whose `meshd` has this socket, at this address. `token` is what programs show.
     #[must_use]
-    pub fn new(meshd: &Path, address: SocketAddr) -> Arc<Self> {
+    pub fn new(meshd: &Path, address: SocketAddr, token: Option<Token>) -> Arc<Self> {
         Arc::new(Self {
             meshd: Endpoint::resolved(meshd, Role::Meshd),
+            programs: Programs::new(meshd, token),
             address,
             started: Instant::now(),
             sessions: Mutex::default(),
@@ -140,6 +148,12 @@ impl Web {
     #[must_use]
     pub fn live(&self) -> &Live {
         &self.live
+    }
+
+    fn warn(&self, what: &'static str) {
+        if lock(&self.warnings).try_take(WARNINGS, self.now()) {
+            warn!("{what}");
+        }
     }
 
     async fn node(&self) -> Result<Node, Failure> {
@@ -198,7 +212,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Serves for as long as the process lives.
 pub async fn serve(listener: TcpListener, web: Arc<Web>) {
-    let open = |place| Connection { web: Arc::clone(&web), place, permit: Mutex::default() };
+    let open = |place| Connection {
+        web: Arc::clone(&web),
+        place,
+        permit: Mutex::default(),
+        program: Mutex::default(),
+    };
     i2plan_http::serve(listener, open).await;
 }
 
@@ -208,12 +227,14 @@ struct Connection {
     place: Unauthenticated,
     /// Its place among those of a session, once it has shown a cookie.
     permit: Mutex<Option<(String, OwnedSemaphorePermit)>>,
+    /// Its place among those of programs, once it has shown the token.
+    program: Mutex<Option<Arc<Caller>>>,
 }
 
 /// The body of an answer.
 enum Body {
     /// All of it.
-    Whole(Option<Bytes>),
+    Whole(Full<Bytes>),
     /// As it comes.
     Stream(mpsc::Receiver<Bytes>),
 }
@@ -227,7 +248,7 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut *self {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Whole(whole) => Pin::new(whole).poll_frame(cx),
             Self::Stream(receiver) => {
                 receiver.poll_recv(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
             }
@@ -242,24 +263,13 @@ impl Service for Connection {
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
-        let mut answer = match self.enter(&head) {
-            Err(answer) => *answer,
-            Ok(None) => match self.web.unready().await {
-                None => plain(StatusCode::OK, "ready\n"),
-                Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, why),
-            },
-            Ok(Some(entered)) => {
-                let form = match head.method {
-                    Method::GET => Ok(Bytes::new()),
-                    _ => read(body, MAX_FORM).await,
-                };
-                match form {
-                    Ok(form) => self.serve(&head, &entered, Form::read(&form)).await,
-                    Err(error) => {
-                        say(error.status(), "The form was not read", "It is too long, or too slow.", None)
-                    }
-                }
+        let mut answer = match head.uri.path() {
+            "/rpc" | "/metrics" => match self.enter_program(&head) {
+                Ok(caller) => self.web.programs.answer(&caller, &head, body).await,
+                Err(refusal) => refusal.answer(),
             }
+            .map(Body::Whole),
+            _ => self.answer_browser(&head, body).await,
         };
         for (name, value) in HEADERS {
             answer.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -275,6 +285,56 @@ impl Service for Connection {
 }
 
 impl Connection {
+    async fn answer_browser(&self, head: &Parts, body: Incoming) -> Answer {
+        let entered = match self.enter(head) {
+            Err(answer) => return *answer,
+            Ok(None) => {
+                return match self.web.unready().await {
+                    None => plain(StatusCode::OK, "ready\n"),
+                    Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, why),
+                };
+            }
+            Ok(Some(entered)) => entered,
+        };
+        let form = match head.method {
+            Method::GET => Ok(Bytes::new()),
+            _ => read(body, MAX_FORM).await,
+        };
+        match form {
+            Ok(form) => self.serve(head, &entered, Form::read(&form)).await,
+            Err(error) => say(error.status(), "The form was not read", "It is too long, or too slow.", None),
+        }
+    }
+
+    /// In whose name a program asks.
+    fn enter_program(&self, head: &Parts) -> Result<Arc<Caller>, Refusal> {
+        let (web, headers, port) = (&self.web, &head.headers, self.web.address.port());
+        let denied = |what: &str| Refusal::denied(StatusCode::FORBIDDEN, what);
+        if !headers.contains_key(AUTHORIZATION) {
+            access::check(&head.method, &head.uri, headers, port).map_err(denied)?;
+            let session = self.enter_session(headers)?;
+            let csrf = one(headers, CSRF_TOKEN).and_then(|csrf| csrf.to_str().ok());
+            if head.method != Method::GET && !is_own_form(&session.csrf, csrf) {
+                return Err(denied("X-CSRF-Token must be the csrf of the session's forms"));
+            }
+            return web.programs.admit(Some(&session));
+        }
+        access::check_host(&head.uri, headers, port).map_err(denied)?;
+        if headers.contains_key(ORIGIN) {
+            return Err(denied("web pages show no token"));
+        }
+        if !web.programs.token().is_some_and(|token| shows(headers, token)) {
+            web.warn("refused a program that did not show the token");
+            return Err(stranger());
+        }
+        let mut program = lock(&self.program);
+        if let Some(caller) = &*program {
+            return Ok(Arc::clone(caller));
+        }
+        self.place.leave();
+        Ok(Arc::clone(program.insert(web.programs.admit(None)?)))
+    }
+
     /// Whose the request is; none if it asks whether the node is ready, which everybody may. Else the answer.
     fn enter(&self, head: &Parts) -> Result<Option<Entered>, Box<Answer>> {
         let port = self.web.address.port();
@@ -301,9 +361,7 @@ impl Connection {
         if let Some(answer) = open {
             return Err(Box::new(answer));
         }
-        let now = self.web.now();
-        let shown = cookie(&head.headers, port).unwrap_or_default();
-        let entered = self.web.sessions().enter(shown, now).map_err(|refused| {
+        let entered = self.enter_session(&head.headers).map_err(|refused| {
             Box::new(match refused {
                 Refused::Unknown => say(
                     StatusCode::UNAUTHORIZED,
@@ -321,19 +379,26 @@ impl Connection {
                     let seconds = HeaderValue::from(wait.as_secs() + 1);
                     with(answer, RETRY_AFTER, seconds)
                 }
+                Refused::Crowded => {
+                    let what = "This session has too many connections.";
+                    closing(say(StatusCode::SERVICE_UNAVAILABLE, "Too many connections", what, None))
+                }
             })
         })?;
+        Ok(Some(entered))
+    }
+
+    /// The session whose cookie a request shows.
+    fn enter_session(&self, headers: &HeaderMap) -> Result<Entered, Refused> {
+        let shown = cookie(headers, self.web.address.port()).unwrap_or_default();
+        let entered = self.web.sessions().enter(shown, self.web.now())?;
         let mut permit = lock(&self.permit);
         if permit.as_ref().is_none_or(|(id, _)| *id != entered.id) {
-            let Ok(free) = Arc::clone(&entered.connections).try_acquire_owned() else {
-                let what = "This session has too many connections.";
-                let answer = say(StatusCode::SERVICE_UNAVAILABLE, "Too many connections", what, None);
-                return Err(Box::new(closing(answer)));
-            };
-            *permit = Some((entered.id.clone(), free));
+            let free = Arc::clone(&entered.connections).try_acquire_owned();
+            *permit = Some((entered.id.clone(), free.map_err(|_| Refused::Crowded)?));
             self.place.leave();
         }
-        Ok(Some(entered))
+        Ok(entered)
     }
 
     /// Opens a session by a link.
@@ -345,9 +410,7 @@ impl Connection {
             Err(_) => None,
         };
         let Some(opened) = opened else {
-            if lock(&self.web.warnings).try_take(WARNINGS, self.web.now()) {
-                warn!("refused a link that is used up, expired or wrong");
-            }
+            self.web.warn("refused a link that is used up, expired or wrong");
             return say(
                 StatusCode::FORBIDDEN,
                 "The link cannot be used",
@@ -669,7 +732,7 @@ fn asset(kind: &'static str, text: &'static str) -> Answer {
 }
 
 fn answer(status: StatusCode, kind: &'static str, body: Bytes) -> Answer {
-    let mut response = Response::new(Body::Whole(Some(body)));
+    let mut response = Response::new(Body::Whole(Full::new(body)));
     *response.status_mut() = status;
     with(response, CONTENT_TYPE, HeaderValue::from_static(kind))
 }

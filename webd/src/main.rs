@@ -69,6 +69,6 @@ fn start(args: Args) -> Result<(), End> {
         return Err(End::usage("web.enabled is false in the configuration").with_status(DISABLED));
     }
     let listener = activation::listener(args.listen.as_deref())?;
-    let options = Options { meshd: args.meshd, address: config.web_listen };
+    let options = Options { meshd: args.meshd, address: config.web_listen, token: config.web_token_file };
     program::runtime()?.block_on(run(options, listener))
 }

@@ -14,6 +14,7 @@ use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::signals::Signals;
 use i2plan_ipc::daemon::tasks::Tasks;
 use i2plan_ipc::server::{ConnectionLimits, serve};
+use i2plan_rpcd::token::Token;
 use tokio::net::TcpListener;
 use tracing::info;
 
@@ -28,6 +29,8 @@ pub struct Options {
     pub meshd: PathBuf,
     /// `web.listen`.
     pub address: SocketAddr,
+    /// `web.token_file`: the file with the token that programs show.
+    pub token: Option<PathBuf>,
 }
 
 /// Serves until a signal ends it.
@@ -38,13 +41,15 @@ pub async fn run(options: Options, listener: StdUnixListener) -> Result<(), End>
     let mut signals = Signals::new()?;
     let supervisor = Supervisor::of_this_process();
     let listener = into_tokio(listener)?;
-    let Options { meshd, address } = options;
+    let Options { meshd, address, token } = options;
+    let token = token.as_deref().map(Token::read).transpose();
+    let token = token.map_err(|error| End::failed(format!("web.token_file: {error}")))?;
     let tcp = TcpListener::bind(address)
         .await
         .map_err(|error| End::failed(format!("cannot listen on {address} (web.listen): {error}")))?;
     info!(%address, "web pages");
     // It looks users up, in files.
-    let web = Web::new(&meshd, address);
+    let web = Web::new(&meshd, address, token);
     sandbox::before_serving()?;
     supervisor.ready();
     // The mode and group of the socket file say who may ask for links.

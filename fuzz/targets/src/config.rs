@@ -11,7 +11,7 @@ use i2plan_proto::record::NodeName;
 
 use crate::{Seeds, seed};
 
-const VARIABLES: [&str; 36] = [
+const VARIABLES: [&str; 37] = [
     "I2PLAN_TUNNEL_LENGTH",
     "I2PLAN_TUNNEL_SUBNET",
     "I2PLAN_HEARTBEAT_INTERVAL",
@@ -48,6 +48,7 @@ const VARIABLES: [&str; 36] = [
     "I2PLAN_WEB_LISTEN",
     "I2PLAN_NAMES_ENABLED",
     "I2PLAN_MTU",
+    "I2PLAN_WEB_TOKEN_FILE",
 ];
 
 /// Runs the target.
@@ -117,7 +118,9 @@ fn check(config: &Config) {
     }
     assert!(config.router_port == 0 || config.router_port >= 1024);
     assert!((50_000..=1_000_000_000).contains(&config.router_bandwidth));
-    assert!(config.router_seed.as_ref().is_none_or(|seed| seed.is_absolute()));
+    for path in [&config.router_seed, &config.web_token_file] {
+        assert!(path.as_ref().is_none_or(|path| path.is_absolute()));
+    }
     assert!(config.data_dir.is_absolute());
     assert_eq!(config.name.to_string().parse::<NodeName>().as_ref(), Ok(&config.name));
     assert_eq!(config.tunnel_subnet.to_string().parse::<Ipv4Subnet>(), Ok(config.tunnel_subnet));

@@ -181,6 +181,10 @@ struct Setup {
 
 impl Setup {
     async fn new() -> Self {
+        Self::with_token(None).await
+    }
+
+    async fn with_token(token: Option<Token>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("meshd.sock");
         let meshd = Arc::new(Meshd::default());
@@ -188,7 +192,7 @@ impl Setup {
         let listener = UnixListener::bind(&path).unwrap();
         tokio::spawn(serve_unix(listener, Arc::clone(&meshd), access, ConnectionLimits::default()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let web = Web::new(&path, listener.local_addr().unwrap());
+        let web = Web::new(&path, listener.local_addr().unwrap(), token);
         tokio::spawn(serve(listener, Arc::clone(&web)));
         tokio::spawn(crate::live::follow(Arc::clone(&web)));
         Self { web, meshd, _dir: dir }
@@ -537,6 +541,115 @@ async fn a_session_ends_after_a_day() {
     let seed = [2; 56];
     let cookie = setup.web.sessions().redeem(&token, &seed, Duration::ZERO).unwrap();
     assert!(setup.web.sessions().enter(&cookie, SESSION_LIFETIME).is_err());
+}
+
+/// A call of a method without parameters.
+fn call(method: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}","params":{{}}}}"#)
+}
+
+impl Browser {
+    /// Sends a call with the cookie, if there is one, and these headers.
+    async fn rpc(&self, document: &str, headers: &str) -> Got {
+        let (host, cookie, length) = (self.address, &self.cookie, document.len());
+        self.raw(&format!(
+            "POST /rpc HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\nConnection: close\r\n{headers}\
+             Content-Length: {length}\r\n\r\n{document}"
+        ))
+        .await
+    }
+
+    /// The headers of a page of the session.
+    fn own(&self) -> String {
+        format!(
+            "Content-Type: application/json\r\nOrigin: http://{}\r\nX-CSRF-Token: {}\r\n",
+            self.address, self.csrf
+        )
+    }
+}
+
+#[tokio::test]
+async fn json_rpc_takes_a_session_and_the_token_of_its_forms() {
+    let setup = Setup::new().await;
+    let (viewer, controller) = (setup.browser(false).await, setup.browser(true).await);
+    for browser in [&viewer, &controller] {
+        let answer = browser.rpc(&call("peers.list"), &browser.own()).await;
+        assert!(answer.status == 200 && answer.body.contains("\"total\":1"), "{}", answer.body);
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+    }
+    // Who may only look gets no code of an invite, nor changes anything.
+    let refused = viewer.rpc(&call("invite.create"), &viewer.own()).await;
+    assert!(refused.body.contains("-32001") && !refused.body.contains(CODE), "{}", refused.body);
+    assert!(setup.changes().is_empty(), "{:?}", setup.changes());
+    let made = controller.rpc(&call("invite.create"), &controller.own()).await;
+    assert!(made.body.contains(CODE), "{}", made.body);
+    // Orders are not for webd to give.
+    let refused = controller.rpc(&call("network.leave"), &controller.own()).await;
+    assert!(refused.body.contains("\"error\""), "{}", refused.body);
+
+    let own = controller.own();
+    let port = controller.address.port();
+    let stranger = Browser { cookie: String::new(), ..controller.clone() };
+    assert_eq!(stranger.rpc(&call("status"), &own).await.status, 401);
+    for (headers, status) in [
+        (own.replace("X-CSRF-Token", "X-Other"), 403),
+        (own.replace(&controller.csrf, &viewer.csrf), 403),
+        (own.replace("Origin", "X-Other"), 403),
+        (own.replace("Origin: http://127.0.0.1", "Origin: http://evil.example"), 403),
+        (format!("{own}Sec-Fetch-Site: same-site\r\n"), 403),
+        (format!("{own}Host: evil.example:{port}\r\n"), 403),
+        (own.replace("application/json", "text/plain"), 415),
+        (format!("{own}Content-Encoding: gzip\r\n"), 415),
+        // No token is one.
+        (format!("{own}Authorization: Bearer \r\n"), 403),
+        (format!("Content-Type: application/json\r\nAuthorization: Bearer {}\r\n", "x".repeat(43)), 401),
+    ] {
+        let refused = controller.rpc(&call("status"), &headers).await;
+        assert_eq!(refused.status, status, "{headers}: {}", refused.body);
+        assert!(!refused.body.contains("alpha"), "{}", refused.body);
+    }
+    assert_eq!(controller.get("/rpc").await.status, 405);
+    assert_eq!(controller.rpc(&"x".repeat(70_000), &own).await.status, 413);
+    assert_eq!(setup.changes().len(), 2, "{:?}", setup.changes());
+}
+
+#[tokio::test]
+async fn programs_show_the_token() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let (path, text) = (dir.path().join("token"), "t".repeat(43));
+    std::fs::write(&path, &text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let setup = Setup::with_token(Some(Token::read(&path).unwrap())).await;
+    let program = Browser { address: setup.web.address(), cookie: String::new(), csrf: String::new() };
+    let right = format!("Content-Type: application/json\r\nAuthorization: Bearer {text}\r\n");
+    let answer = program.rpc(&call("invite.create"), &right).await;
+    assert!(answer.status == 200 && answer.body.contains(CODE), "{}", answer.body);
+    for (headers, status) in [
+        (right.replace(&text, &text[1..]), 401),
+        (right.replace("Bearer", "Basic"), 401),
+        (format!("{right}Origin: http://{}\r\n", program.address), 403),
+        (format!("{right}Host: evil.example:{}\r\n", program.address.port()), 403),
+        (right.replace("json", "x"), 415),
+    ] {
+        assert_eq!(program.rpc(&call("status"), &headers).await.status, status, "{headers}");
+    }
+    let get = |headers: &str| {
+        format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}\r\n", program.address)
+    };
+    let viewer = setup.browser(false).await;
+    let cookie = format!("Cookie: {}\r\n", viewer.cookie);
+    for headers in [&right, &cookie] {
+        let metrics = program.raw(&get(headers)).await;
+        assert_eq!((metrics.status, metrics.header("cache-control")), (200, Some("no-store")));
+        // This meshd has no counters to tell.
+        assert!(metrics.body.contains("\ni2plan_up 0\n"), "{}", metrics.body);
+    }
+    assert_eq!(program.raw(&get("")).await.status, 401);
+    let post = get(&right).replace("GET", "POST");
+    assert_eq!(program.raw(&post).await.status, 405);
+    // The token opens no page.
+    assert_eq!(program.raw(&get(&right).replace("/metrics", "/")).await.status, 401);
 }
 
 /// Members, each invited by the one before.
