@@ -345,15 +345,38 @@ keys! {
         live: false,
         parse: choice,
     }
-    /// Where: an IP address of this host only and a port.
+    /// Where: an IP address and a port. One that other hosts can reach needs the three keys that follow.
     "web.listen", "I2PLAN_WEB_LISTEN" => web_listen: SocketAddr {
         default: |_| Ok(SocketAddr::from(([127, 0, 0, 1], 8080))),
         example: "\"127.0.0.1:8080\"",
         live: false,
         parse: |text| {
-            let none = || "an address with a port is expected; web.enabled switches it off".to_owned();
-            loopback(text)?.ok_or_else(none)
+            text.parse().map_err(|_| {
+                "an IP address with a port, like 127.0.0.1:8080, is expected; web.enabled switches it off".to_owned()
+            })
         },
+    }
+    /// Whether other hosts may reach the web pages: then web.listen may be any address, with TLS.
+    "web.allow_remote", "I2PLAN_WEB_ALLOW_REMOTE" => web_allow_remote: bool {
+        default: |_| Ok(false),
+        example: "false",
+        live: false,
+        parse: choice,
+    }
+    /// A file with the certificate for TLS, in PEM, and after it those of the authorities above it. An absolute path,
+    /// or "none" for plain HTTP.
+    "web.tls_certificate", "I2PLAN_WEB_TLS_CERTIFICATE" => web_tls_certificate: Option<PathBuf> {
+        default: |_| Ok(None),
+        example: "\"/etc/i2plan/web.crt\"" or "none",
+        live: false,
+        parse: file,
+    }
+    /// A file with its private key, in PEM, which webd's user alone can read. An absolute path, or "none".
+    "web.tls_key", "I2PLAN_WEB_TLS_KEY" => web_tls_key: Option<PathBuf> {
+        default: |_| Ok(None),
+        example: "\"/etc/i2plan/web.key\"" or "none",
+        live: false,
+        parse: file,
     }
     /// A file with the token by which programs use /rpc and /metrics without a session: one line of 32 to 256 letters,
     /// digits and -._~+/=, in a file that webd's user alone can read. An absolute path, or "none".

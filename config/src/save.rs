@@ -74,9 +74,11 @@ pub fn save(path: &Path, name: &str, value: &str) -> Result<(), SaveError> {
     let says = written.iter().any(|entry| entry.name == key.name && entry.value.as_deref() == Ok(value));
     let sections =
         |text: &str| entries(text).into_iter().filter(|(_, value)| value.is_ok()).collect::<Vec<_>>();
-    if !says || sections(&before) != sections(&after) || Config::from_parts(path, &after, |_| None).is_err() {
+    if !says || sections(&before) != sections(&after) {
         return Err(SaveError::Form { path: path.to_owned(), key: key.name });
     }
+    // It may need another key beside it.
+    Config::from_parts(path, &after, |_| None)?;
     replace(path, &after).map_err(failed)
 }
 

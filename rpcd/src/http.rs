@@ -1,8 +1,9 @@
 //! JSON-RPC over HTTP/1.1 on loopback and on the unix socket: a document is the body of a POST to `/`.
 //!
-//! At the unix socket the file's permissions say who may ask, and no browser can connect. On loopback every user of the machine can connect, and so can a web page in a browser on it. Hence the token, a `Host` that is
-//! loopback (a page whose name leads here says its own), no `Origin` (browsers send one with every POST), and a content
-//! type that browsers do not send unasked.
+//! At the unix socket the file's permissions say who may ask, and no browser can connect. On loopback every user of the
+//! machine can connect, and so can a web page in a browser on it. Hence the token, a `Host` that is loopback (a page
+//! whose name leads here says its own), no `Origin` (browsers send one with every POST), and a content type that
+//! browsers do not send unasked.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! The TCP listener: paths, forms and what they lead to.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,8 +11,8 @@ use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming};
 use hyper::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName,
-    HeaderValue, LOCATION, ORIGIN, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE, X_CONTENT_TYPE_OPTIONS,
-    X_FRAME_OPTIONS,
+    HeaderValue, LOCATION, ORIGIN, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
@@ -47,6 +46,7 @@ use super::pages::node::EventFilter;
 use super::pages::{self, Viewer, invites, members, node, page, refusal};
 use super::programs::{CSRF_TOKEN, Programs, stranger};
 use super::sessions::{Entered, Refused, Sessions};
+use super::site::Site;
 
 /// Questions to the node at once, of all sessions.
 const QUESTIONS: usize = 8;
@@ -92,7 +92,7 @@ const HEADERS: [(HeaderName, &str); 5] = [
 pub struct Web {
     meshd: Endpoint,
     programs: Programs,
-    address: SocketAddr,
+    site: Site,
     started: Instant,
     sessions: Mutex<Sessions>,
     live: Live,
@@ -104,13 +104,13 @@ pub struct Web {
 }
 
 impl Web {
-    /// Pages for the node whose `meshd` has this socket, at this address. `token` is what programs show.
+    /// Pages for the node whose `meshd` has this socket. `token` is what programs show.
     #[must_use]
-    pub fn new(meshd: &Path, address: SocketAddr, token: Option<Token>) -> Arc<Self> {
+    pub fn new(meshd: &Path, site: Site, token: Option<Token>) -> Arc<Self> {
         Arc::new(Self {
             meshd: Endpoint::resolved(meshd, Role::Meshd),
             programs: Programs::new(meshd, token),
-            address,
+            site,
             started: Instant::now(),
             sessions: Mutex::default(),
             live: Live::default(),
@@ -123,8 +123,8 @@ impl Web {
 
     /// Where the pages are.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn site(&self) -> &Site {
+        &self.site
     }
 
     /// `meshd`'s socket.
@@ -218,7 +218,10 @@ pub async fn serve(listener: TcpListener, web: Arc<Web>) {
         permit: Mutex::default(),
         program: Mutex::default(),
     };
-    i2plan_http::serve(listener, open).await;
+    match web.site.tls().map(|tls| tls.acceptor().clone()) {
+        None => i2plan_http::serve(listener, open).await,
+        Some(acceptor) => i2plan_http::serve_over(listener, |stream| acceptor.accept(stream), open).await,
+    }
 }
 
 /// One connection.
@@ -274,6 +277,10 @@ impl Service for Connection {
         for (name, value) in HEADERS {
             answer.headers_mut().insert(name, HeaderValue::from_static(value));
         }
+        if self.web.site.is_strict() {
+            let year = HeaderValue::from_static("max-age=31536000");
+            answer.headers_mut().insert(STRICT_TRANSPORT_SECURITY, year);
+        }
         let devices = if head.uri.path() == "/join" { CAMERA } else { NO_DEVICES };
         for (name, value) in
             [(CACHE_CONTROL, "no-store"), (CONTENT_SECURITY_POLICY, POLICY), (PERMISSIONS, devices)]
@@ -308,10 +315,10 @@ impl Connection {
 
     /// In whose name a program asks.
     fn enter_program(&self, head: &Parts) -> Result<Arc<Caller>, Refusal> {
-        let (web, headers, port) = (&self.web, &head.headers, self.web.address.port());
+        let (web, headers, site) = (&self.web, &head.headers, &self.web.site);
         let denied = |what: &str| Refusal::denied(StatusCode::FORBIDDEN, what);
         if !headers.contains_key(AUTHORIZATION) {
-            access::check(&head.method, &head.uri, headers, port).map_err(denied)?;
+            access::check(&head.method, &head.uri, headers, site).map_err(denied)?;
             let session = self.enter_session(headers)?;
             let csrf = one(headers, CSRF_TOKEN).and_then(|csrf| csrf.to_str().ok());
             if head.method != Method::GET && !is_own_form(&session.csrf, csrf) {
@@ -319,7 +326,7 @@ impl Connection {
             }
             return web.programs.admit(Some(&session));
         }
-        access::check_host(&head.uri, headers, port).map_err(denied)?;
+        access::check_host(&head.uri, headers, site).map_err(denied)?;
         if headers.contains_key(ORIGIN) {
             return Err(denied("web pages show no token"));
         }
@@ -337,8 +344,7 @@ impl Connection {
 
     /// Whose the request is; none if it asks whether the node is ready, which everybody may. Else the answer.
     fn enter(&self, head: &Parts) -> Result<Option<Entered>, Box<Answer>> {
-        let port = self.web.address.port();
-        if let Err(why) = access::check(&head.method, &head.uri, &head.headers, port) {
+        if let Err(why) = access::check(&head.method, &head.uri, &head.headers, &self.web.site) {
             return Err(Box::new(closing(say(StatusCode::FORBIDDEN, "Not here", why, None))));
         }
         if !matches!(head.method, Method::GET | Method::POST) {
@@ -390,7 +396,7 @@ impl Connection {
 
     /// The session whose cookie a request shows.
     fn enter_session(&self, headers: &HeaderMap) -> Result<Entered, Refused> {
-        let shown = cookie(headers, self.web.address.port()).unwrap_or_default();
+        let shown = cookie(headers, self.web.site.address().port()).unwrap_or_default();
         let entered = self.web.sessions().enter(shown, self.web.now())?;
         let mut permit = lock(&self.permit);
         if permit.as_ref().is_none_or(|(id, _)| *id != entered.id) {
@@ -419,8 +425,10 @@ impl Connection {
             );
         };
         info!("opened a session");
-        let name = cookie_name(self.web.address.port());
-        let cookie = format!("{name}={}; Path=/; HttpOnly; SameSite=Strict", *opened);
+        let site = &self.web.site;
+        let (name, secure) =
+            (cookie_name(site.address().port()), if site.tls().is_some() { "; Secure" } else { "" });
+        let cookie = format!("{name}={}; Path=/; HttpOnly; SameSite=Strict{secure}", *opened);
         let answer = go("/");
         match HeaderValue::try_from(cookie) {
             Ok(mut cookie) => {

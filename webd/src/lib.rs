@@ -17,6 +17,7 @@
 //! * [`http`]: the TCP listener: paths, forms and what they lead to.
 //! * [`programs`]: what programs ask for.
 //! * [`live`]: follows the node, and tells pages that something has changed.
+//! * [`site`]: where the pages are: the address, the names that lead there, and TLS.
 //! * [`sandbox`]: what the process may do.
 
 pub mod access;
@@ -30,3 +31,4 @@ pub mod programs;
 pub mod sandbox;
 pub mod server;
 pub mod sessions;
+pub mod site;

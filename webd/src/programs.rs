@@ -1,6 +1,6 @@
 //! What programs ask for: JSON-RPC at `/rpc` and metrics at `/metrics`, by the library of `rpcd`.
 //!
-//! A program shows the token of `web.token_file`, or the cookie of a session. With the token it is served as `rpcd` does:
+//! A program shows the token of `web.token_file`, or the cookie of a session. With the token it is served as by `rpcd`:
 //! without an `Origin`, which browsers send with every POST. With a cookie it may be a web page: the `Origin` of a POST
 //! must be the page's own, and the header `X-CSRF-Token` must carry what the session's forms send.
 
