@@ -222,6 +222,10 @@ mod tests {
         assert!(link.symlink_metadata().unwrap().file_type().is_symlink());
         assert!(std::fs::read_to_string(&path).unwrap().contains("max_peers = 5\n"));
         // A file that is wrong already is not made right by the way.
+        let before = std::fs::read_to_string(&path).unwrap();
+        let error = save(&path, "web.listen", "0.0.0.0:8080").unwrap_err().to_string();
+        assert!(error.contains("web.allow_remote"), "it needs other keys beside it: {error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
         std::fs::write(&path, "[nod]\nname = 1\n").unwrap();
         assert!(matches!(save(&path, "node.name", "a"), Err(SaveError::File(_))));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "[nod]\nname = 1\n");

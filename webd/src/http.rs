@@ -39,12 +39,12 @@ use tracing::{info, warn};
 use super::access::{self, cookie, cookie_name, is_own_form};
 use super::control::random;
 use super::form::{Form, MAX_FORM};
-use super::live::{Live, tell};
+use super::live::{Live, ended, tell};
 use super::pages::invites::Joining;
 use super::pages::members::Selection;
 use super::pages::node::EventFilter;
 use super::pages::{self, Viewer, invites, members, node, page, refusal};
-use super::programs::{CSRF_TOKEN, Programs, stranger};
+use super::programs::{self, CSRF_TOKEN, Programs, stranger};
 use super::sessions::{Entered, Refused, Sessions};
 use super::site::Site;
 
@@ -267,11 +267,7 @@ impl Service for Connection {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
         let mut answer = match head.uri.path() {
-            "/rpc" | "/metrics" => match self.enter_program(&head) {
-                Ok(caller) => self.web.programs.answer(&caller, &head, body).await,
-                Err(refusal) => refusal.answer(),
-            }
-            .map(Body::Whole),
+            "/rpc" | "/metrics" => self.answer_program(&head, body).await.map(Body::Whole),
             _ => self.answer_browser(&head, body).await,
         };
         for (name, value) in HEADERS {
@@ -313,8 +309,22 @@ impl Connection {
         }
     }
 
-    /// In whose name a program asks.
-    fn enter_program(&self, head: &Parts) -> Result<Arc<Caller>, Refusal> {
+    async fn answer_program(&self, head: &Parts, body: Incoming) -> programs::Answer {
+        let (caller, session) = match self.enter_program(head) {
+            Ok(entered) => entered,
+            Err(refusal) => return refusal.answer(),
+        };
+        let answering = self.web.programs.answer(&caller, head, body);
+        let Some(session) = session else { return answering.await };
+        tokio::select! {
+            answer = answering => answer,
+            // The calls of a batch that are still to come are not made.
+            () = ended(&self.web, &session.id) => stranger().answer(),
+        }
+    }
+
+    /// In whose name a program asks, and with which session if it has not shown the token.
+    fn enter_program(&self, head: &Parts) -> Result<(Arc<Caller>, Option<Entered>), Refusal> {
         let (web, headers, site) = (&self.web, &head.headers, &self.web.site);
         let denied = |what: &str| Refusal::denied(StatusCode::FORBIDDEN, what);
         if !headers.contains_key(AUTHORIZATION) {
@@ -324,7 +334,7 @@ impl Connection {
             if head.method != Method::GET && !is_own_form(&session.csrf, csrf) {
                 return Err(denied("X-CSRF-Token must be the csrf of the session's forms"));
             }
-            return web.programs.admit(Some(&session));
+            return Ok((web.programs.admit(Some(&session))?, Some(session)));
         }
         access::check_host(&head.uri, headers, site).map_err(denied)?;
         if headers.contains_key(ORIGIN) {
@@ -336,10 +346,10 @@ impl Connection {
         }
         let mut program = lock(&self.program);
         if let Some(caller) = &*program {
-            return Ok(Arc::clone(caller));
+            return Ok((Arc::clone(caller), None));
         }
         self.place.leave();
-        Ok(Arc::clone(program.insert(web.programs.admit(None)?)))
+        Ok((Arc::clone(program.insert(web.programs.admit(None)?)), None))
     }
 
     /// Whose the request is; none if it asks whether the node is ready, which everybody may. Else the answer.

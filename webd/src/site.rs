@@ -23,14 +23,13 @@ use zeroize::Zeroizing;
 const MAX_KEY: u64 = 64 * 1024;
 
 /// Where the pages are.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Site {
     address: SocketAddr,
     tls: Option<Tls>,
 }
 
 /// A certificate, with its key inside.
-#[derive(Clone)]
 pub struct Tls {
     acceptor: TlsAcceptor,
     certificate: CertificateDer<'static>,

@@ -625,6 +625,23 @@ async fn json_rpc_takes_a_session_and_the_token_of_its_forms() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_session_is_that_of_its_calls() {
+    let setup = Setup::new().await;
+    let browser = setup.browser(true).await;
+    let poll = r#"{"jsonrpc":"2.0","id":1,"method":"events.poll","params":{"after":{"run":1,"number":1},"wait":30000}}"#;
+    let batch = format!("[{poll},{}]", call("invite.create"));
+    let own = browser.own();
+    let (answer, ()) = tokio::join!(browser.rpc(&batch, &own), async {
+        // It waits for events, which follow() does too.
+        sleep(Duration::from_millis(500)).await;
+        setup.web.sessions().end(None);
+        setup.web.live().changed();
+    });
+    assert_eq!(answer.status, 401, "{}", answer.body);
+    assert!(setup.changes().is_empty(), "{:?}", setup.changes());
+}
+
+#[tokio::test]
 async fn programs_show_the_token() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
