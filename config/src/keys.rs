@@ -164,7 +164,7 @@ keys! {
         default: |_| Ok(None),
         example: "\"/etc/i2plan/sam-password\"" or "none",
         live: false,
-        parse: |text| if text == "none" { Ok(None) } else { directory(text).map(Some) },
+        parse: file,
     }
     /// Hops of the I2P tunnels in each direction, 0 to 7. One is for members who trust each other; where they must not
     /// find each other, two or three. For services this is for /etc/i2plan/environment to say: keyd opens no session
@@ -345,15 +345,46 @@ keys! {
         live: false,
         parse: choice,
     }
-    /// Where: an IP address of this host only and a port.
+    /// Where: an IP address and a port. One that other hosts can reach needs the three keys that follow.
     "web.listen", "I2PLAN_WEB_LISTEN" => web_listen: SocketAddr {
         default: |_| Ok(SocketAddr::from(([127, 0, 0, 1], 8080))),
         example: "\"127.0.0.1:8080\"",
         live: false,
         parse: |text| {
-            let none = || "an address with a port is expected; web.enabled switches it off".to_owned();
-            loopback(text)?.ok_or_else(none)
+            text.parse().map_err(|_| {
+                "an IP address with a port, like 127.0.0.1:8080, is expected; web.enabled switches it off".to_owned()
+            })
         },
+    }
+    /// Whether other hosts may reach the web pages: then web.listen may be any address, with TLS.
+    "web.allow_remote", "I2PLAN_WEB_ALLOW_REMOTE" => web_allow_remote: bool {
+        default: |_| Ok(false),
+        example: "false",
+        live: false,
+        parse: choice,
+    }
+    /// A file with the certificate for TLS, in PEM, and after it those of the authorities above it. An absolute path,
+    /// or "none" for plain HTTP.
+    "web.tls_certificate", "I2PLAN_WEB_TLS_CERTIFICATE" => web_tls_certificate: Option<PathBuf> {
+        default: |_| Ok(None),
+        example: "\"/etc/i2plan/web.crt\"" or "none",
+        live: false,
+        parse: file,
+    }
+    /// A file with its private key, in PEM, which webd's user alone can read. An absolute path, or "none".
+    "web.tls_key", "I2PLAN_WEB_TLS_KEY" => web_tls_key: Option<PathBuf> {
+        default: |_| Ok(None),
+        example: "\"/etc/i2plan/web.key\"" or "none",
+        live: false,
+        parse: file,
+    }
+    /// A file with the token by which programs use /rpc and /metrics without a session: one line of 32 to 256 letters,
+    /// digits and -._~+/=, in a file that webd's user alone can read. An absolute path, or "none".
+    "web.token_file", "I2PLAN_WEB_TOKEN_FILE" => web_token_file: Option<PathBuf> {
+        default: |_| Ok(None),
+        example: "\"/etc/i2plan/web.token\"" or "none",
+        live: false,
+        parse: file,
     }
     /// Whether the members' names are told to this host, as NAME.NETWORK.internal: a name server of the node answers at its
     /// addresses. For services also: `systemctl enable --now i2plan-named`.
@@ -377,7 +408,7 @@ keys! {
         default: |_| Ok(None),
         example: "\"/etc/i2plan/seed\"" or "none",
         live: false,
-        parse: |text| if text == "none" { Ok(None) } else { directory(text).map(Some) },
+        parse: file,
     }
     /// Whether I2P's reseed servers are asked, by HTTPS, while it knows fewer than 25 routers. Who watches this host's
     /// network sees that.
@@ -509,6 +540,10 @@ fn choice(text: &str) -> Result<bool, String> {
 
 fn directory(text: &str) -> Result<PathBuf, String> {
     if text.starts_with('/') { Ok(text.into()) } else { Err("an absolute path is expected".to_owned()) }
+}
+
+fn file(text: &str) -> Result<Option<PathBuf>, String> {
+    if text == "none" { Ok(None) } else { directory(text).map(Some) }
 }
 
 fn socket(text: &str) -> Result<PathBuf, String> {

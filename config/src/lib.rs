@@ -39,6 +39,11 @@ const OTHER_VARIABLES: [&str; 4] = ["I2PLAN_SOCKET", "I2PLAN_LOG", "I2PLAN_LOG_F
 /// What the variables of the laboratory begin with, which tests set around the daemons.
 const LABORATORY: &str = "I2PLAN_LAB_";
 
+/// Why web pages are not served where other hosts can reach them.
+const REMOTE: &str = "an address of this host only, like 127.0.0.1:8080, is expected; for one that other hosts can \
+                      reach set web.allow_remote = true, and web.tls_certificate and web.tls_key to the files of a \
+                      certificate and its key";
+
 /// How alike a misspelt name must be to what it may have been meant to be, from 0 to 1.
 const ALIKE: f64 = 0.6;
 
@@ -254,6 +259,14 @@ impl Config {
             }
         }
         let mut config = Self::build(&given, location)?;
+        let is_guarded =
+            config.web_allow_remote && config.web_tls_certificate.is_some() && config.web_tls_key.is_some();
+        if !config.web_listen.ip().is_loopback()
+            && !is_guarded
+            && let Some(listen) = given.iter().find(|given| given.key == "web.listen")
+        {
+            return Err(listen.error(REMOTE.to_owned()));
+        }
         let host = &config.location.host_name;
         if config.source(&KEYS[0]) == Source::Default && config.name.as_str() != host {
             let note = format!(
@@ -596,6 +609,28 @@ mod tests {
             assert!(message.starts_with(&format!("c.toml:2: {key}: ")), "{message}");
             assert!(message.contains("expected"), "{message}");
         }
+    }
+
+    #[test]
+    fn other_hosts_reach_the_web_pages_with_tls_and_leave_alone() {
+        let keys = ["allow_remote = true", "tls_certificate = '/c'", "tls_key = '/k'"];
+        let with =
+            |listen: &str, keys: &[&str]| read(&format!("[web]\nlisten = '{listen}'\n{}", keys.join("\n")));
+        for listen in ["192.0.2.1:443", "0.0.0.0:8443", "[::]:8443", "[fd00::1]:1"] {
+            assert_eq!(with(listen, &keys).unwrap().web_listen.to_string(), listen);
+            for missing in 0..3 {
+                let mut keys = keys.to_vec();
+                keys.remove(missing);
+                let message = with(listen, &keys).unwrap_err().to_string();
+                assert!(
+                    message.starts_with("c.toml:2: web.listen: an address of this host only"),
+                    "{message}"
+                );
+                assert!(message.contains("web.allow_remote = true"), "{message}");
+            }
+            assert!(with(listen, &["allow_remote = false", keys[1], keys[2]]).is_err());
+        }
+        assert!(with("127.0.0.1:8443", &keys[1..]).is_ok(), "TLS on loopback");
     }
 
     #[test]

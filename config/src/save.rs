@@ -74,9 +74,11 @@ pub fn save(path: &Path, name: &str, value: &str) -> Result<(), SaveError> {
     let says = written.iter().any(|entry| entry.name == key.name && entry.value.as_deref() == Ok(value));
     let sections =
         |text: &str| entries(text).into_iter().filter(|(_, value)| value.is_ok()).collect::<Vec<_>>();
-    if !says || sections(&before) != sections(&after) || Config::from_parts(path, &after, |_| None).is_err() {
+    if !says || sections(&before) != sections(&after) {
         return Err(SaveError::Form { path: path.to_owned(), key: key.name });
     }
+    // It may need another key beside it.
+    Config::from_parts(path, &after, |_| None)?;
     replace(path, &after).map_err(failed)
 }
 
@@ -220,6 +222,10 @@ mod tests {
         assert!(link.symlink_metadata().unwrap().file_type().is_symlink());
         assert!(std::fs::read_to_string(&path).unwrap().contains("max_peers = 5\n"));
         // A file that is wrong already is not made right by the way.
+        let before = std::fs::read_to_string(&path).unwrap();
+        let error = save(&path, "web.listen", "0.0.0.0:8080").unwrap_err().to_string();
+        assert!(error.contains("web.allow_remote"), "it needs other keys beside it: {error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
         std::fs::write(&path, "[nod]\nname = 1\n").unwrap();
         assert!(matches!(save(&path, "node.name", "a"), Err(SaveError::File(_))));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "[nod]\nname = 1\n");

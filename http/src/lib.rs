@@ -1,5 +1,5 @@
 //! What the HTTP listeners of i2plan's daemons have in common: HTTP/1.1 on TCP, for connections of which anybody on
-//! this host can open as many as the system lets them.
+//! this host can open as many as the system lets them; and the same on other connections ([`answer`]).
 //!
 //! Each connection has deadlines for what it sends and for what it reads. Connections that have not shown that they may
 //! be here are [`Unauthenticated`], of which there are [`MAX_UNAUTHENTICATED`] at most. Who is served for how much
@@ -7,11 +7,12 @@
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::ready;
 use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{self, Context, Poll};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -54,12 +55,25 @@ pub trait Service: Send + Sync + 'static {
 
 /// Serves for as long as the process lives; `open` makes the service of a connection.
 pub async fn serve<S: Service>(listener: TcpListener, open: impl Fn(Unauthenticated) -> S) {
+    serve_over(listener, |stream| ready(Ok(stream)), open).await;
+}
+
+/// As [`serve`], where HTTP goes over what `secure` makes of a connection, within [`REQUEST_DEADLINE`].
+pub async fn serve_over<S, T, F>(
+    listener: TcpListener,
+    secure: impl Fn(WriteTimeout<TcpStream>) -> F,
+    open: impl Fn(Unauthenticated) -> S,
+) where
+    S: Service,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = io::Result<T>> + Send + 'static,
+{
     let waiting = Arc::new(Mutex::default());
     for number in 0.. {
         let stream = accept(|| listener.accept()).await;
         let service = open(Unauthenticated { number, waiting: Arc::clone(&waiting) });
         let place = Unauthenticated { number, waiting: Arc::clone(&waiting) };
-        let task = tokio::spawn(converse(stream, service, place));
+        let task = tokio::spawn(converse(secure(WriteTimeout::new(stream)), service, place));
         if let Some((_, pushed_out)) = admit(&mut lock(&waiting), (number, task.abort_handle())) {
             pushed_out.abort();
         }
@@ -110,17 +124,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn converse(stream: TcpStream, service: impl Service, place: Unauthenticated) {
-    let service = Arc::new(service);
-    let serving = service_fn(move |request| {
-        let service = Arc::clone(&service);
-        async move { Ok::<_, Infallible>(service.answer(request).await) }
-    });
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_DEADLINE)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(WriteTimeout { stream, waiting: None }), serving);
+async fn converse<T: AsyncRead + AsyncWrite + Unpin>(
+    securing: impl Future<Output = io::Result<T>>,
+    service: impl Service,
+    place: Unauthenticated,
+) {
+    let serving = async {
+        let stream = timeout(REQUEST_DEADLINE, securing).await??;
+        respond(stream, service).await.map_err(io::Error::other)
+    };
     tokio::select! {
         result = serving => if let Err(error) = result {
             debug!(%error, "dropped a TCP connection");
@@ -134,6 +146,28 @@ async fn converse(stream: TcpStream, service: impl Service, place: Unauthenticat
     }
 }
 
+/// Answers the requests of one connection until it ends, each within its deadlines.
+///
+/// # Errors
+/// If the peer breaks a rule, or the connection.
+pub async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, service: impl Service) -> hyper::Result<()> {
+    respond(WriteTimeout::new(stream), service).await
+}
+
+async fn respond(stream: impl AsyncRead + AsyncWrite + Unpin, service: impl Service) -> hyper::Result<()> {
+    let service = Arc::new(service);
+    let serving = service_fn(move |request| {
+        let service = Arc::clone(&service);
+        async move { Ok::<_, Infallible>(service.answer(request).await) }
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_DEADLINE)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), serving)
+        .await
+}
+
 /// The only value of a header; none if it is missing or there several times.
 #[must_use]
 pub fn one(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
@@ -145,9 +179,14 @@ pub fn one(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
 /// leads here says that name.
 #[must_use]
 pub fn is_here(host: &str, port: u16) -> bool {
-    let Some((name, given)) = host.rsplit_once(':') else { return false };
+    host.rsplit_once(':').is_some_and(|(name, given)| is_loopback(name) && given.parse() == Ok(port))
+}
+
+/// Whether the name in a `Host` is one that only this machine has.
+#[must_use]
+pub fn is_loopback(name: &str) -> bool {
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-    let loopback = match bare {
+    match bare {
         Some(address) => {
             address.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6() && address.is_loopback())
         }
@@ -155,8 +194,7 @@ pub fn is_here(host: &str, port: u16) -> bool {
             name.eq_ignore_ascii_case("localhost")
                 || name.parse::<IpAddr>().is_ok_and(|address| address.is_ipv4() && address.is_loopback())
         }
-    };
-    loopback && given.parse() == Ok(port)
+    }
 }
 
 /// Why a body is not read.
@@ -198,13 +236,20 @@ pub async fn read(body: Incoming, most: usize) -> Result<Bytes, BodyError> {
     }
 }
 
-/// A stream that breaks when the other side does not read.
-struct WriteTimeout {
-    stream: TcpStream,
+/// A stream that breaks when the other side does not read for [`ANSWER_DEADLINE`].
+#[derive(Debug)]
+pub struct WriteTimeout<T> {
+    stream: T,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl AsyncRead for WriteTimeout {
+impl<T> WriteTimeout<T> {
+    fn new(stream: T) -> Self {
+        Self { stream, waiting: None }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for WriteTimeout<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -214,12 +259,12 @@ impl AsyncRead for WriteTimeout {
     }
 }
 
-impl AsyncWrite for WriteTimeout {
+impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match pin!(&mut self.stream).poll_write(cx, bytes) {
             Poll::Pending => {
                 let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(ANSWER_DEADLINE)));
-                ready!(waiting.as_mut().poll(cx));
+                task::ready!(waiting.as_mut().poll(cx));
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
             done => {

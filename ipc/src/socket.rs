@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::net::{
@@ -13,7 +15,7 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tokio::io::Interest;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -185,30 +187,6 @@ impl ByteSocket {
         Self(stream)
     }
 
-    /// Waits for some bytes; none at the end of the stream.
-    ///
-    /// # Errors
-    /// If the connection is broken.
-    pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut fds = VecDeque::new();
-        self.0.async_io(Interest::READABLE, || Ok(take_in(&self.0, buffer, &mut fds)?.0)).await
-    }
-
-    /// Sends all of these.
-    ///
-    /// # Errors
-    /// If the connection is broken.
-    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let sent = self
-                .0
-                .async_io(Interest::WRITABLE, || Ok(send(&self.0, bytes, SendFlags::NOSIGNAL)?))
-                .await?;
-            bytes = &bytes[sent..];
-        }
-        Ok(())
-    }
-
     /// Waits until the peer has hung up. One that only says no more may still wait for an answer.
     pub async fn hung_up(&self) {
         const PAUSE: Duration = Duration::from_secs(1);
@@ -221,6 +199,50 @@ impl ByteSocket {
     /// Sends as much of these as needs no waiting.
     pub fn write_at_once(&self, bytes: &[u8]) {
         let _ = send(&self.0, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+    }
+}
+
+/// One task at a time may wait to read, and one to write.
+impl AsyncRead for &ByteSocket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut fds = VecDeque::new();
+        loop {
+            ready!(self.0.poll_read_ready(cx))?;
+            let bytes = buffer.initialize_unfilled();
+            match self.0.try_io(Interest::READABLE, || Ok(take_in(&self.0, bytes, &mut fds)?.0)) {
+                Ok(count) => {
+                    buffer.advance(count);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for &ByteSocket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(cx))?;
+            let sending = || Ok(send(&self.0, bytes, SendFlags::NOSIGNAL)?);
+            match self.0.try_io(Interest::WRITABLE, sending) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(shutdown(&self.0, Shutdown::Write)?))
     }
 }
 

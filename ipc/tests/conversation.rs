@@ -14,9 +14,10 @@ use i2plan_ipc::api::tund::{
 };
 use i2plan_ipc::client::{ClientError, DaemonLink};
 use i2plan_ipc::server::{Answer, ConnectionLimits, Service, serve};
-use i2plan_ipc::{ApiError, Client, ErrorKind, Role};
+use i2plan_ipc::{ApiError, ByteSocket, Client, ErrorKind, Role};
 use i2plan_proto::destination::Destination;
-use tokio::net::UnixListener;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{UnixListener, UnixStream};
 
 /// Writes a word into the first descriptor that it is handed, and hands out a socket of its own.
 struct Echo;
@@ -169,7 +170,7 @@ async fn a_client_waits_while_the_backlog_is_full() {
     let listener = UnixListener::bind(&path).unwrap();
     rustix::net::listen(&listener, 1).unwrap();
     let mut crowd = Vec::new();
-    while let Ok(stream) = tokio::net::UnixStream::connect(&path).await {
+    while let Ok(stream) = UnixStream::connect(&path).await {
         crowd.push(stream);
     }
     let connecting = tokio::spawn({
@@ -224,6 +225,19 @@ async fn sockets_that_linger_are_kept_from_it() {
         clients.push(Client::<TundApi>::connect(&server.path, Role::Meshd).await);
     }
     assert!(clients[1].is_err(), "the second was not crowded");
+}
+
+#[tokio::test]
+async fn a_byte_socket_takes_the_bytes_and_closes_the_descriptors() {
+    let (near, far) = UnixStream::pair().unwrap();
+    let far = far.into_std().unwrap();
+    let (passed, mut kept) = StdStream::pair().unwrap();
+    assert!(send_with_descriptors(&far, &[passed.as_fd()]));
+    drop(passed);
+    let socket = ByteSocket::new(near);
+    assert_eq!((&socket).read(&mut [9]).await.unwrap(), 1);
+    kept.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    assert_eq!(kept.read(&mut [0]).unwrap(), 0, "it holds the other end");
 }
 
 /// Sends one byte of a frame and these descriptors, unless the other side has closed the connection already.

@@ -297,8 +297,8 @@ fn requests_to_webd_and_its_replies() {
     are_encoded_as(vec![
         (webd::Reply::Ended(2), r"\x81\xa5Ended\x02"),
         (
-            webd::Reply::Link(webd::Link { url, expires_in: 300, control: false }),
-            r"\x81\xa4Link\x83\xa3url\xa1u\xaaexpires_in\xcd\x01,\xa7control\xc2",
+            webd::Reply::Link(webd::Link { url, expires_in: 300, control: false, fingerprint: None }),
+            r"\x81\xa4Link\x84\xa3url\xa1u\xaaexpires_in\xcd\x01,\xa7control\xc2\xabfingerprint\xc0",
         ),
     ]);
 }

@@ -356,6 +356,29 @@ fn every_method_answers_over_both_ways() {
             (&json!("n1"), &json!(-32_600))
         );
 
+        // At the unix socket HTTP takes no token.
+        let asked = request("status", &json!({}));
+        let socket = one.run().join("rpc.sock");
+        let args = ["--silent", "--show-error", "--json", &asked, "--unix-socket"].map(OsString::from);
+        let args = args.into_iter().chain([socket.clone().into(), "http://localhost/".into()]);
+        match Spawn::new(Path::new("/usr/bin/curl"), args).output("").await {
+            Ok(said) => {
+                let answer: Value = serde_json::from_str(&said.stdout).unwrap();
+                assert_eq!(answer["result"]["name"], "n1", "{}", said.stderr);
+            }
+            Err(error) => eprintln!("skipped: curl: {error}"),
+        }
+        let text = post(&right[2..], &asked);
+        let answer = blocking(move || {
+            let mut stream = UnixStream::connect(socket)?;
+            stream.write_all(text.as_bytes())?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        })
+        .await?;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"n1\""), "{answer}");
+
         // Whoever has not the token, or is a web page, is not heard.
         let status = request("status", &json!({}));
         for (change, expected) in [

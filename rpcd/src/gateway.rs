@@ -84,7 +84,7 @@ impl Gateway {
             Error::new(ErrorKind::Unavailable, "too many connections are open, of this user or in all")
                 .with_hint("close some, or try again later")
         })?;
-        Ok(Caller { gateway: Arc::clone(self), uid, permit, socket: None })
+        Ok(Caller { gateway: Arc::clone(self), uid, permit, socket: None, views: false })
     }
 
     async fn ask(&self, uid: u32, mut request: Request) -> Result<Reply, Error> {
@@ -167,6 +167,8 @@ pub struct Caller {
     uid: u32,
     permit: ConnectionPermit,
     socket: Option<Arc<ByteSocket>>,
+    /// Whether it may only look.
+    views: bool,
 }
 
 impl Caller {
@@ -174,6 +176,12 @@ impl Caller {
     #[must_use]
     pub fn at(self, socket: Arc<ByteSocket>) -> Self {
         Self { socket: Some(socket), ..self }
+    }
+
+    /// That it may call nothing that changes the node or has it send something.
+    #[must_use]
+    pub fn to_view(self) -> Self {
+        Self { views: true, ..self }
     }
 
     /// Answers a document; none if all in it are notifications.
@@ -232,6 +240,9 @@ impl Caller {
             Dispatch::Describe => return methods::json(&discover::document()),
             Dispatch::Ask(ask) => ask,
         };
+        if self.views && !is_view(&ask.request) {
+            return Err(Error::new(ErrorKind::Denied, "this caller may not change anything"));
+        }
         let asking = self.gateway.ask(self.uid, ask.request.clone());
         let reply = match (&self.socket, ask.request.terms().kind) {
             (Some(socket), RequestKind::Poll) => tokio::select! {
@@ -242,6 +253,15 @@ impl Caller {
             _ => asking.await,
         };
         ask.finish(reply?)
+    }
+}
+
+/// Whether a request tells only what the node knows.
+fn is_view(request: &Request) -> bool {
+    match request.terms().kind {
+        RequestKind::Query => !matches!(request, Request::Ping { .. }),
+        RequestKind::Poll => true,
+        RequestKind::Command => false,
     }
 }
 
@@ -286,6 +306,7 @@ mod tests {
     use tokio::time::{Instant, sleep};
 
     use super::*;
+    use crate::methods::METHODS;
 
     /// Knows no peers, and has nothing to tell.
     #[derive(Default)]
@@ -497,6 +518,44 @@ mod tests {
         let added = answer(&caller, &request("bans.add", json!([id(7).to_uppercase()]))).await;
         assert_eq!(added["result"]["ban"]["node_id"], id(7).to_uppercase(), "{added}");
         assert_eq!(mesh.lists.load(Ordering::Relaxed), before);
+    }
+
+    #[tokio::test]
+    async fn who_may_only_look_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meshd.sock");
+        let (meshd, _serving) = begin(&path);
+        let gateway = Gateway::new(&path, &[], None);
+        let caller = gateway.enter(1000).unwrap().to_view();
+        for method in METHODS {
+            let params = match method.name {
+                "config.get" | "events.poll" | "invite.create" => json!({}),
+                _ if (method.params)().is_empty() => json!({}),
+                "peers.connect" | "invite.accept" => json!(["i2plan://x"]),
+                "invite.show" | "invite.revoke" => json!(["id"]),
+                "members.grant" => json!(["web", 16]),
+                "config.set" => json!(["node.name", "x"]),
+                _ => json!(["web"]),
+            };
+            let answer = answer(&caller, &request(method.name, params)).await;
+            let views = [
+                "status",
+                "version",
+                "peers.list",
+                "routes.list",
+                "invite.list",
+                "invite.show",
+                "bans.list",
+                "key.status",
+                "config.list",
+                "config.get",
+                "events.poll",
+                "rpc.discover",
+            ];
+            let is_denied = answer["error"]["code"] == -32_001;
+            assert_eq!(is_denied, !views.contains(&method.name), "{}: {answer}", method.name);
+        }
+        assert_eq!(meshd.left.load(Ordering::Relaxed), 0);
     }
 
     /// One that ends with all its connections.

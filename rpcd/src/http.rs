@@ -1,8 +1,9 @@
-//! JSON-RPC over HTTP/1.1 on loopback: a document is the body of a POST to `/`.
+//! JSON-RPC over HTTP/1.1 on loopback and on the unix socket: a document is the body of a POST to `/`.
 //!
-//! Every user of the machine can connect, and so can a web page in a browser on it. Hence the token, a `Host` that is
-//! loopback (a page whose name leads here says its own), no `Origin` (browsers send one with every POST), and a content
-//! type that browsers do not send unasked.
+//! At the unix socket the file's permissions say who may ask, and no browser can connect. On loopback every user of the
+//! machine can connect, and so can a web page in a browser on it. Hence the token, a `Host` that is loopback (a page
+//! whose name leads here says its own), no `Origin` (browsers send one with every POST), and a content type that
+//! browsers do not send unasked.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,7 +14,8 @@ use hyper::header::{
     ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap,
     HeaderName, HeaderValue, ORIGIN, WWW_AUTHENTICATE,
 };
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use i2plan_http::{BodyError, Service, Unauthenticated, is_here, one, read};
 use i2plan_ipc::ErrorKind;
 use i2plan_ipc::rate::{Bucket, Quota};
@@ -33,7 +35,8 @@ pub const TCP_USER: u32 = u32::MAX;
 /// How often a wrong token is told in the log.
 const WARNINGS: Quota = Quota::every(Duration::from_secs(60), 3);
 
-type Answer = Response<Full<Bytes>>;
+/// An answer, whole.
+pub type Answer = Response<Full<Bytes>>;
 
 /// Serves for as long as the process lives.
 pub async fn serve(listener: TcpListener, token: Token, gateway: Arc<Gateway>) {
@@ -78,25 +81,47 @@ impl Service for HttpConnection {
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
-        let refusal = check(&head.method, &head.uri, &head.headers, self.server.port, &self.server.token);
+        let refusal = check(&head.uri, &head.headers, self.server.port, &self.server.token);
         if let Err(refusal) = refusal {
             if refusal.status == StatusCode::UNAUTHORIZED {
                 self.server.warn();
             }
             return refusal.answer();
         }
-        let caller = match self.enter() {
-            Ok(caller) => caller,
-            Err(error) => return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error).answer(),
-        };
-        let document = match read(body, MAX_DOCUMENT).await {
-            Ok(document) => document,
-            Err(error) => return refuse_body(error).answer(),
-        };
-        match caller.answer(&document).await {
-            Some(answer) => response(StatusCode::OK, answer),
-            None => empty(StatusCode::NO_CONTENT),
+        match self.enter() {
+            Ok(caller) => exchange(&caller, &head, body).await,
+            Err(error) => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error).answer(),
         }
+    }
+}
+
+/// A connection at the unix socket, and whose it is.
+pub(super) struct LocalConnection(pub(super) Caller);
+
+impl Service for LocalConnection {
+    type Body = Full<Bytes>;
+
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let (head, body) = request.into_parts();
+        match head.uri.path() {
+            "/" => exchange(&self.0, &head, body).await,
+            _ => Refusal::wrong_path().answer(),
+        }
+    }
+}
+
+/// Answers the document in the body of a request by who may ask.
+pub async fn exchange(caller: &Caller, head: &Parts, body: Incoming) -> Answer {
+    if let Err(refusal) = check_form(&head.method, &head.headers) {
+        return refusal.answer();
+    }
+    let document = match read(body, MAX_DOCUMENT).await {
+        Ok(document) => document,
+        Err(error) => return refuse_body(error).answer(),
+    };
+    match caller.answer(&document).await {
+        Some(answer) => response(StatusCode::OK, answer),
+        None => empty(StatusCode::NO_CONTENT),
     }
 }
 
@@ -113,14 +138,16 @@ impl HttpConnection {
 
 /// Why a request is not looked at.
 #[derive(Debug)]
-struct Refusal {
+pub struct Refusal {
     status: StatusCode,
     error: Box<Error>,
     header: Option<(HeaderName, &'static str)>,
 }
 
 impl Refusal {
-    fn new(status: StatusCode, error: Error) -> Self {
+    /// With this error.
+    #[must_use]
+    pub fn new(status: StatusCode, error: Error) -> Self {
         Self { status, error: Box::new(error), header: None }
     }
 
@@ -128,12 +155,34 @@ impl Refusal {
         Self::new(status, Error::new(Code::InvalidRequest, what))
     }
 
-    fn denied(status: StatusCode, what: &str) -> Self {
+    /// Of who may not ask.
+    #[must_use]
+    pub fn denied(status: StatusCode, what: &str) -> Self {
         Self::new(status, Error::new(ErrorKind::Denied, what))
     }
 
+    /// Of who does not show the token; `hint` says how that is done.
+    #[must_use]
+    pub fn without_token(hint: &str) -> Self {
+        let error = Error::new(ErrorKind::Denied, "the token is missing, or another").with_hint(hint);
+        Self { header: Some((WWW_AUTHENTICATE, "Bearer")), ..Self::new(StatusCode::UNAUTHORIZED, error) }
+    }
+
+    fn wrong_path() -> Self {
+        Self::invalid(StatusCode::NOT_FOUND, "the path is /")
+    }
+
+    /// Of another method than this one.
+    #[must_use]
+    pub fn wrong_method(expected: &'static str) -> Self {
+        let what = format!("{expected} is expected");
+        let refusal = Self::invalid(StatusCode::METHOD_NOT_ALLOWED, &what);
+        Self { header: Some((ALLOW, expected)), ..refusal }
+    }
+
     /// The end of the connection, too.
-    fn answer(self) -> Answer {
+    #[must_use]
+    pub fn answer(self) -> Answer {
         let mut response = response(self.status, failure(Id::NULL, &self.error));
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         if let Some((name, value)) = self.header {
@@ -144,15 +193,8 @@ impl Refusal {
 }
 
 /// Whether the request comes from a program that may ask.
-fn check(
-    method: &Method,
-    uri: &hyper::Uri,
-    headers: &HeaderMap,
-    port: u16,
-    token: &Token,
-) -> Result<(), Refusal> {
-    let one = |name: HeaderName| one(headers, name);
-    let host = one(HOST).and_then(|host| host.to_str().ok());
+fn check(uri: &Uri, headers: &HeaderMap, port: u16, token: &Token) -> Result<(), Refusal> {
+    let host = one(headers, HOST).and_then(|host| host.to_str().ok());
     if uri.authority().is_some() || !host.is_some_and(|host| is_here(host, port)) {
         let what = "a Host that is a loopback address or localhost, with the port, is expected";
         return Err(Refusal::denied(StatusCode::FORBIDDEN, what));
@@ -160,20 +202,22 @@ fn check(
     if headers.contains_key(ORIGIN) {
         return Err(Refusal::denied(StatusCode::FORBIDDEN, "web pages are not served"));
     }
-    if !one(AUTHORIZATION).and_then(bearer).is_some_and(|shown| token.is(shown)) {
-        let refusal = Refusal::denied(StatusCode::UNAUTHORIZED, "the token is missing, or another");
+    if !shows(headers, token) {
         let hint = "send `Authorization: Bearer …` with the token from the gateway's state directory";
-        let error = Box::new(refusal.error.with_hint(hint));
-        return Err(Refusal { error, header: Some((WWW_AUTHENTICATE, "Bearer")), ..refusal });
+        return Err(Refusal::without_token(hint));
     }
     if uri.path() != "/" {
-        return Err(Refusal::invalid(StatusCode::NOT_FOUND, "the path is /"));
+        return Err(Refusal::wrong_path());
     }
+    Ok(())
+}
+
+/// Whether the body can be a document.
+fn check_form(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
     if method != Method::POST {
-        let refusal = Refusal::invalid(StatusCode::METHOD_NOT_ALLOWED, "POST is expected");
-        return Err(Refusal { header: Some((ALLOW, "POST")), ..refusal });
+        return Err(Refusal::wrong_method("POST"));
     }
-    let kind = one(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = one(headers, CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if !kind.eq_ignore_ascii_case("application/json") {
         let what = "Content-Type: application/json is expected";
@@ -185,6 +229,12 @@ fn check(
         return Err(Refusal { header: Some((ACCEPT_ENCODING, "identity")), ..refusal });
     }
     Ok(())
+}
+
+/// Whether a request shows the token.
+#[must_use]
+pub fn shows(headers: &HeaderMap, token: &Token) -> bool {
+    one(headers, AUTHORIZATION).and_then(bearer).is_some_and(|shown| token.is(shown))
 }
 
 /// What follows `Bearer` (RFC 6750, with the scheme in any case as RFC 9110 has it).
@@ -246,7 +296,8 @@ mod tests {
             for (name, value) in twice {
                 headers.append(*name, value.parse().unwrap());
             }
-            match check(&method, &uri.parse().unwrap(), &headers, 80, &token) {
+            let checked = check(&uri.parse().unwrap(), &headers, 80, &token);
+            match checked.and_then(|()| check_form(&method, &headers)) {
                 Ok(()) => 200,
                 Err(refusal) => refusal.answer().status().as_u16(),
             }

@@ -1,4 +1,4 @@
-//! The gateway's process, and its unix socket: one document a line, answered by one line each.
+//! The gateway's process, and its unix socket: one document a line, answered by one line each; or HTTP.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,13 +15,14 @@ use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::signals::Signals;
 use i2plan_ipc::daemon::tasks::Tasks;
 use i2plan_ipc::server::accept;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, join};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info};
 use zeroize::Zeroizing;
 
 use super::gateway::{Caller, Gateway};
-use super::http::{self, TCP_USER};
+use super::http::{self, LocalConnection, TCP_USER};
 use super::lines::{Lines, Next};
 use super::message::{Id, Json, failure, too_long};
 use super::metrics;
@@ -112,7 +113,7 @@ async fn serve(listener: UnixListener, gateway: Arc<Gateway>) {
             Ok(caller) => {
                 let caller = caller.at(Arc::clone(&socket));
                 tokio::spawn(async move {
-                    if let Err(error) = converse(&socket, &caller).await {
+                    if let Err(error) = converse(&socket, caller).await {
                         debug!(uid, %error, "dropped a connection");
                     }
                 });
@@ -125,9 +126,17 @@ async fn serve(listener: UnixListener, gateway: Arc<Gateway>) {
     }
 }
 
-async fn converse(socket: &ByteSocket, caller: &Caller) -> io::Result<()> {
-    let mut lines = Lines::default();
+/// Answers HTTP if that is what comes first, and lines otherwise. No JSON begins with a capital letter, and each method
+/// of HTTP does.
+async fn converse(mut socket: &ByteSocket, caller: Caller) -> io::Result<()> {
     let mut chunk = Zeroizing::new([0; CHUNK]);
+    let count = socket.read(&mut *chunk).await?;
+    if chunk[0].is_ascii_uppercase() {
+        let stream = join((&chunk[..count]).chain(socket), socket);
+        return i2plan_http::answer(stream, LocalConnection(caller)).await.map_err(io::Error::other);
+    }
+    let mut lines = Lines::default();
+    lines.push(&chunk[..count]);
     let mut deadline = None;
     loop {
         match lines.take() {
@@ -157,7 +166,7 @@ async fn converse(socket: &ByteSocket, caller: &Caller) -> io::Result<()> {
     }
 }
 
-async fn answer(socket: &ByteSocket, answer: Option<Json>) -> io::Result<()> {
+async fn answer(mut socket: &ByteSocket, answer: Option<Json>) -> io::Result<()> {
     let Some(answer) = answer.map(line) else { return Ok(()) };
     timeout(ANSWER_DEADLINE, socket.write_all(&answer))
         .await
@@ -169,4 +178,76 @@ fn line(answer: Json) -> Json {
     line.extend_from_slice(&answer);
     line.push(b'\n');
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    const DESCRIBE: &str = r#"{"jsonrpc":"2.0","id":7,"method":"rpc.discover"}"#;
+
+    /// What the socket answers to these pieces, to the end.
+    async fn exchange(pieces: &[&str]) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rpc.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let serving = tokio::spawn(serve(listener, Gateway::new("/nonexistent".as_ref(), &[], None)));
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        for piece in pieces {
+            stream.write_all(piece.as_bytes()).await.unwrap();
+            // It is read before the next.
+            for _ in 0..10 {
+                yield_now().await;
+            }
+        }
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        serving.abort();
+        answer
+    }
+
+    fn post(headers: &str, body: &str) -> String {
+        format!("POST / HTTP/1.1\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
+    }
+
+    #[tokio::test]
+    async fn http_is_told_from_lines_by_its_first_letter() {
+        let right = "Content-Type: application/json\r\n";
+        let close = format!("{right}Connection: close\r\n");
+        let (one, last) = (post(right, DESCRIBE), post(&close, DESCRIBE));
+        for pieces in [&[one.as_str(), &last][..], &[&one[..1], &one[1..30], &one[30..], &last]] {
+            let answer = exchange(pieces).await;
+            assert_eq!(answer.matches("HTTP/1.1 200 OK\r\n").count(), 2, "{answer}");
+            assert_eq!(answer.matches("\"openrpc\"").count(), 2, "{answer}");
+        }
+        // Only what comes first is looked at.
+        let answer = exchange(&["P", "\n\n"]).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn http_has_the_rules_of_the_tcp_listener_but_for_host_and_token() {
+        let json = "Content-Type: application/json\r\n";
+        let long = format!("\"{}\"", "x".repeat(70_000));
+        for (request, expected) in [
+            (post(json, DESCRIBE).replace("POST", "GET"), 405),
+            (post(json, DESCRIBE).replace("/ ", "/rpc "), 404),
+            (post("", DESCRIBE), 415),
+            (post("Content-Type: text/plain\r\n", DESCRIBE), 415),
+            (post(&format!("{json}Content-Encoding: gzip\r\n"), DESCRIBE), 415),
+            // Its end is not read.
+            (post(json, &long)[..200].to_owned(), 413),
+        ] {
+            let answer = exchange(&[&request]).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{request}: {answer}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_does_not_end_is_not_waited_for() {
+        assert_eq!(exchange(&["POST / HTTP/1.1\r\n"]).await, "");
+    }
 }

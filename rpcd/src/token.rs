@@ -1,9 +1,11 @@
-//! What a client has to show at the TCP listener: a token from a file that only the gateway's user and root can read.
+//! What a client has to show at a TCP listener: a token from a file that only the daemon's user and root can read.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64URL_NOPAD;
 use i2plan_ipc::daemon::state_dir::{StateDir, StateDirError};
+use i2plan_ipc::daemon::trusted::{Untrusted, open_secret};
 use subtle::ConstantTimeEq as _;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -39,14 +41,18 @@ pub enum TokenError {
     },
     /// What is in it is no token.
     #[error(
-        "{} holds no token: a line of {SHORTEST} to {LONGEST} letters, digits and -._~+/= is expected; remove it, \
-         and the gateway makes one",
+        "{} holds no token: a line of {SHORTEST} to {LONGEST} letters, digits and -._~+/= is expected; {remedy}",
         path.display()
     )]
     Content {
         /// The file.
         path: PathBuf,
+        /// What to do.
+        remedy: &'static str,
     },
+    /// A file that an administrator has made cannot be used.
+    #[error(transparent)]
+    File(#[from] Untrusted),
 }
 
 /// The token.
@@ -71,13 +77,32 @@ impl Token {
             Err(StateDirError::TooOpen { path, mode, .. }) => return Err(TokenError::Open { path, mode }),
             Err(error) => return Err(error.into()),
         };
+        let content =
+            || TokenError::Content { path: state.path(FILE), remedy: "remove it, and the gateway makes one" };
+        Self::parse(&text).ok_or_else(content)
+    }
+
+    /// The token in a file that an administrator has made.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn read(path: &Path) -> Result<Self, TokenError> {
+        // In one piece: a growing buffer would leave copies behind.
+        let mut text = Zeroizing::new(Vec::with_capacity(LONGEST + 3));
+        open_secret(path)?
+            .take((LONGEST + 3) as u64)
+            .read_to_end(&mut text)
+            .map_err(|source| Untrusted::Io { path: path.to_owned(), source })?;
+        let remedy = "make one with `openssl rand -hex 32`";
+        Self::parse(&text).ok_or_else(|| TokenError::Content { path: path.to_owned(), remedy })
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
         let token = text.trim_ascii();
         // What a bearer token may consist of (RFC 6750).
         let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
-        if !(SHORTEST..=LONGEST).contains(&token.len()) || !token.iter().all(fits) {
-            return Err(TokenError::Content { path: state.path(FILE) });
-        }
-        Ok(Self(Zeroizing::new(token.to_vec())))
+        let is_one = (SHORTEST..=LONGEST).contains(&token.len()) && token.iter().all(fits);
+        is_one.then(|| Self(Zeroizing::new(token.to_vec())))
     }
 
     /// Whether this is it. How long that takes says nothing but whether the length is right.
@@ -124,6 +149,31 @@ pub(super) mod tests {
             assert!(!token.is(wrong.as_bytes()), "{wrong}");
         }
         assert!(!format!("{token:?}").contains(&text));
+    }
+
+    #[test]
+    fn one_of_an_administrator_is_read_where_nobody_else_can() {
+        let dir = directory();
+        let path = dir.path().join("web.token");
+        assert!(Token::read(&path).is_err());
+        for (text, mode, is_taken) in [
+            ("x".repeat(32) + "\n", 0o600, true),
+            ("x".repeat(256), 0o400, true),
+            ("x".repeat(32), 0o640, false),
+            ("x".repeat(31), 0o600, false),
+            ("x".repeat(257), 0o600, false),
+            ("x".repeat(1000), 0o600, false),
+        ] {
+            let _ = std::fs::remove_file(&path);
+            std::fs::write(&path, &text).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let token = Token::read(&path);
+            assert_eq!(
+                token.is_ok_and(|token| token.is(text.trim().as_bytes())),
+                is_taken,
+                "{mode:o} {text}"
+            );
+        }
     }
 
     #[test]

@@ -7,26 +7,35 @@
 
 use hyper::header::{COOKIE, HOST, HeaderMap, HeaderName, ORIGIN};
 use hyper::{Method, Uri};
-use i2plan_http::{is_here, one};
+use i2plan_http::one;
 use subtle::ConstantTimeEq as _;
+
+use super::site::Site;
 
 /// What browsers say of where a request comes from.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Checks who sends a request, as far as the head says; returns why it is not looked at.
+/// Checks whether a request is for this listener, as far as the head says; returns its `Host`.
 ///
 /// # Errors
-/// A sentence.
-pub fn check(method: &Method, uri: &Uri, headers: &HeaderMap, port: u16) -> Result<(), &'static str> {
+/// A sentence that says why it is not looked at.
+pub fn check_host<'a>(uri: &Uri, headers: &'a HeaderMap, site: &Site) -> Result<&'a str, &'static str> {
     let host = one(headers, HOST).and_then(|host| host.to_str().ok());
-    let Some(host) = host.filter(|host| uri.authority().is_none() && is_here(host, port)) else {
-        return Err("A Host that is a loopback address or localhost, with the port, is expected.");
-    };
+    host.filter(|host| uri.authority().is_none() && site.is_here(host))
+        .ok_or("A Host that is an address or a name of this listener, with the port, is expected.")
+}
+
+/// Checks who sends a request that may come from a browser, as far as the head says.
+///
+/// # Errors
+/// A sentence that says why it is not looked at.
+pub fn check(method: &Method, uri: &Uri, headers: &HeaderMap, site: &Site) -> Result<(), &'static str> {
+    let host = check_host(uri, headers, site)?;
     if method == Method::GET {
         return Ok(());
     }
     let origin = one(headers, ORIGIN).and_then(|origin| origin.to_str().ok());
-    if origin.and_then(|origin| origin.strip_prefix("http://")) != Some(host) {
+    if origin.and_then(|origin| origin.strip_prefix(site.scheme())) != Some(host) {
         return Err("The request comes from another page.");
     }
     if headers.get_all(SEC_FETCH_SITE).iter().any(|site| site != "same-origin") {
@@ -54,7 +63,7 @@ pub fn cookie(headers: &HeaderMap, port: u16) -> Option<&str> {
         .find_map(|(key, value)| (key == name).then_some(value))
 }
 
-/// Whether a form has sent the token of its session.
+/// Whether a form, or a program, has sent the token of its session.
 #[must_use]
 pub fn is_own_form(expected: &str, sent: Option<&str>) -> bool {
     sent.is_some_and(|sent| expected.as_bytes().ct_eq(sent.as_bytes()).into())
@@ -73,7 +82,8 @@ mod tests {
     }
 
     fn passes(method: Method, uri: &str, pairs: &[(&'static str, &str)]) -> bool {
-        check(&method, &uri.parse().unwrap(), &headers(pairs), 8080).is_ok()
+        let site = Site::new(([127, 0, 0, 1], 8080).into(), None);
+        check(&method, &uri.parse().unwrap(), &headers(pairs), &site).is_ok()
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tracing::info;
 
 use super::http::Web;
 use super::sessions::LINK_LIFETIME;
+use super::site::Tls;
 
 /// Answers at the socket.
 #[derive(Debug)]
@@ -29,10 +30,12 @@ impl Service for Control {
             Request::Sessions => Reply::Sessions(sessions.list(now)),
             Request::CreateLink { control } => {
                 let token = sessions.create_link(control, random()?, now);
-                let url = format!("http://{}/login?token={}", self.web.address(), *token);
+                let site = self.web.site();
+                let url = format!("{}/login?token={}", site.url(), *token);
                 info!(control, "made a link");
                 let url = SecretText::new(url);
-                Reply::Link(Link { url, expires_in: LINK_LIFETIME.as_secs(), control })
+                let fingerprint = site.tls().and_then(Tls::fingerprint);
+                Reply::Link(Link { url, expires_in: LINK_LIFETIME.as_secs(), control, fingerprint })
             }
             Request::EndSessions { id } => {
                 let ended = sessions.end(id.as_deref());

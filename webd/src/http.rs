@@ -1,22 +1,23 @@
 //! The TCP listener: paths, forms and what they lead to.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming};
 use hyper::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION,
-    REFERRER_POLICY, RETRY_AFTER, SET_COOKIE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName,
+    HeaderValue, LOCATION, ORIGIN, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use i2plan_config::parse_duration;
-use i2plan_http::{Service, Unauthenticated, read};
+use i2plan_http::{Service, Unauthenticated, one, read};
 use i2plan_ipc::api::meshd::{Ban, Session, SessionState, max_uses};
 use i2plan_ipc::client::{ClientError, Endpoint};
 use i2plan_ipc::member::LookupError;
@@ -26,6 +27,9 @@ use i2plan_ipc::{ApiError, ErrorKind, Node, Role};
 use i2plan_present::peer::DataPath;
 use i2plan_present::remedy::sentence;
 use i2plan_proto::invite::Invite;
+use i2plan_rpcd::gateway::Caller;
+use i2plan_rpcd::http::{Refusal, shows};
+use i2plan_rpcd::token::Token;
 use maud::{Markup, html as markup};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -35,12 +39,14 @@ use tracing::{info, warn};
 use super::access::{self, cookie, cookie_name, is_own_form};
 use super::control::random;
 use super::form::{Form, MAX_FORM};
-use super::live::{Live, tell};
+use super::live::{Live, ended, tell};
 use super::pages::invites::Joining;
 use super::pages::members::Selection;
 use super::pages::node::EventFilter;
 use super::pages::{self, Viewer, invites, members, node, page, refusal};
+use super::programs::{self, CSRF_TOKEN, Programs, stranger};
 use super::sessions::{Entered, Refused, Sessions};
+use super::site::Site;
 
 /// Questions to the node at once, of all sessions.
 const QUESTIONS: usize = 8;
@@ -54,7 +60,7 @@ const READY_FRESH: Duration = Duration::from_secs(1);
 /// How long the node may take to say so.
 const READY_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How often a wrong link is told in the log.
+/// How often a wrong link or token is told in the log.
 const WARNINGS: Quota = Quota::every(Duration::from_secs(60), 3);
 
 /// What pages may load and where their forms go. Nothing is inline, and nothing is elsewhere.
@@ -85,7 +91,8 @@ const HEADERS: [(HeaderName, &str); 5] = [
 #[derive(Debug)]
 pub struct Web {
     meshd: Endpoint,
-    address: SocketAddr,
+    programs: Programs,
+    site: Site,
     started: Instant,
     sessions: Mutex<Sessions>,
     live: Live,
@@ -97,12 +104,13 @@ pub struct Web {
 }
 
 impl Web {
-    /// Pages for the node whose `meshd` has this socket, at this address.
+    /// Pages for the node whose `meshd` has this socket. `token` is what programs show.
     #[must_use]
-    pub fn new(meshd: &Path, address: SocketAddr) -> Arc<Self> {
+    pub fn new(meshd: &Path, site: Site, token: Option<Token>) -> Arc<Self> {
         Arc::new(Self {
             meshd: Endpoint::resolved(meshd, Role::Meshd),
-            address,
+            programs: Programs::new(meshd, token),
+            site,
             started: Instant::now(),
             sessions: Mutex::default(),
             live: Live::default(),
@@ -115,8 +123,8 @@ impl Web {
 
     /// Where the pages are.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn site(&self) -> &Site {
+        &self.site
     }
 
     /// `meshd`'s socket.
@@ -140,6 +148,12 @@ impl Web {
     #[must_use]
     pub fn live(&self) -> &Live {
         &self.live
+    }
+
+    fn warn(&self, what: &'static str) {
+        if lock(&self.warnings).try_take(WARNINGS, self.now()) {
+            warn!("{what}");
+        }
     }
 
     async fn node(&self) -> Result<Node, Failure> {
@@ -198,8 +212,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Serves for as long as the process lives.
 pub async fn serve(listener: TcpListener, web: Arc<Web>) {
-    let open = |place| Connection { web: Arc::clone(&web), place, permit: Mutex::default() };
-    i2plan_http::serve(listener, open).await;
+    let open = |place| Connection {
+        web: Arc::clone(&web),
+        place,
+        permit: Mutex::default(),
+        program: Mutex::default(),
+    };
+    match web.site.tls().map(|tls| tls.acceptor().clone()) {
+        None => i2plan_http::serve(listener, open).await,
+        Some(acceptor) => i2plan_http::serve_over(listener, |stream| acceptor.accept(stream), open).await,
+    }
 }
 
 /// One connection.
@@ -208,12 +230,14 @@ struct Connection {
     place: Unauthenticated,
     /// Its place among those of a session, once it has shown a cookie.
     permit: Mutex<Option<(String, OwnedSemaphorePermit)>>,
+    /// Its place among those of programs, once it has shown the token.
+    program: Mutex<Option<Arc<Caller>>>,
 }
 
 /// The body of an answer.
 enum Body {
     /// All of it.
-    Whole(Option<Bytes>),
+    Whole(Full<Bytes>),
     /// As it comes.
     Stream(mpsc::Receiver<Bytes>),
 }
@@ -227,7 +251,7 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut *self {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Whole(whole) => Pin::new(whole).poll_frame(cx),
             Self::Stream(receiver) => {
                 receiver.poll_recv(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
             }
@@ -242,27 +266,16 @@ impl Service for Connection {
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
-        let mut answer = match self.enter(&head) {
-            Err(answer) => *answer,
-            Ok(None) => match self.web.unready().await {
-                None => plain(StatusCode::OK, "ready\n"),
-                Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, why),
-            },
-            Ok(Some(entered)) => {
-                let form = match head.method {
-                    Method::GET => Ok(Bytes::new()),
-                    _ => read(body, MAX_FORM).await,
-                };
-                match form {
-                    Ok(form) => self.serve(&head, &entered, Form::read(&form)).await,
-                    Err(error) => {
-                        say(error.status(), "The form was not read", "It is too long, or too slow.", None)
-                    }
-                }
-            }
+        let mut answer = match head.uri.path() {
+            "/rpc" | "/metrics" => self.answer_program(&head, body).await.map(Body::Whole),
+            _ => self.answer_browser(&head, body).await,
         };
         for (name, value) in HEADERS {
             answer.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        if self.web.site.is_strict() {
+            let year = HeaderValue::from_static("max-age=31536000");
+            answer.headers_mut().insert(STRICT_TRANSPORT_SECURITY, year);
         }
         let devices = if head.uri.path() == "/join" { CAMERA } else { NO_DEVICES };
         for (name, value) in
@@ -275,10 +288,73 @@ impl Service for Connection {
 }
 
 impl Connection {
+    async fn answer_browser(&self, head: &Parts, body: Incoming) -> Answer {
+        let entered = match self.enter(head) {
+            Err(answer) => return *answer,
+            Ok(None) => {
+                return match self.web.unready().await {
+                    None => plain(StatusCode::OK, "ready\n"),
+                    Some(why) => plain(StatusCode::SERVICE_UNAVAILABLE, why),
+                };
+            }
+            Ok(Some(entered)) => entered,
+        };
+        let form = match head.method {
+            Method::GET => Ok(Bytes::new()),
+            _ => read(body, MAX_FORM).await,
+        };
+        match form {
+            Ok(form) => self.serve(head, &entered, Form::read(&form)).await,
+            Err(error) => say(error.status(), "The form was not read", "It is too long, or too slow.", None),
+        }
+    }
+
+    async fn answer_program(&self, head: &Parts, body: Incoming) -> programs::Answer {
+        let (caller, session) = match self.enter_program(head) {
+            Ok(entered) => entered,
+            Err(refusal) => return refusal.answer(),
+        };
+        let answering = self.web.programs.answer(&caller, head, body);
+        let Some(session) = session else { return answering.await };
+        tokio::select! {
+            answer = answering => answer,
+            // The calls of a batch that are still to come are not made.
+            () = ended(&self.web, &session.id) => stranger().answer(),
+        }
+    }
+
+    /// In whose name a program asks, and with which session if it has not shown the token.
+    fn enter_program(&self, head: &Parts) -> Result<(Arc<Caller>, Option<Entered>), Refusal> {
+        let (web, headers, site) = (&self.web, &head.headers, &self.web.site);
+        let denied = |what: &str| Refusal::denied(StatusCode::FORBIDDEN, what);
+        if !headers.contains_key(AUTHORIZATION) {
+            access::check(&head.method, &head.uri, headers, site).map_err(denied)?;
+            let session = self.enter_session(headers)?;
+            let csrf = one(headers, CSRF_TOKEN).and_then(|csrf| csrf.to_str().ok());
+            if head.method != Method::GET && !is_own_form(&session.csrf, csrf) {
+                return Err(denied("X-CSRF-Token must be the csrf of the session's forms"));
+            }
+            return Ok((web.programs.admit(Some(&session))?, Some(session)));
+        }
+        access::check_host(&head.uri, headers, site).map_err(denied)?;
+        if headers.contains_key(ORIGIN) {
+            return Err(denied("web pages show no token"));
+        }
+        if !web.programs.token().is_some_and(|token| shows(headers, token)) {
+            web.warn("refused a program that did not show the token");
+            return Err(stranger());
+        }
+        let mut program = lock(&self.program);
+        if let Some(caller) = &*program {
+            return Ok((Arc::clone(caller), None));
+        }
+        self.place.leave();
+        Ok((Arc::clone(program.insert(web.programs.admit(None)?)), None))
+    }
+
     /// Whose the request is; none if it asks whether the node is ready, which everybody may. Else the answer.
     fn enter(&self, head: &Parts) -> Result<Option<Entered>, Box<Answer>> {
-        let port = self.web.address.port();
-        if let Err(why) = access::check(&head.method, &head.uri, &head.headers, port) {
+        if let Err(why) = access::check(&head.method, &head.uri, &head.headers, &self.web.site) {
             return Err(Box::new(closing(say(StatusCode::FORBIDDEN, "Not here", why, None))));
         }
         if !matches!(head.method, Method::GET | Method::POST) {
@@ -301,9 +377,7 @@ impl Connection {
         if let Some(answer) = open {
             return Err(Box::new(answer));
         }
-        let now = self.web.now();
-        let shown = cookie(&head.headers, port).unwrap_or_default();
-        let entered = self.web.sessions().enter(shown, now).map_err(|refused| {
+        let entered = self.enter_session(&head.headers).map_err(|refused| {
             Box::new(match refused {
                 Refused::Unknown => say(
                     StatusCode::UNAUTHORIZED,
@@ -321,19 +395,26 @@ impl Connection {
                     let seconds = HeaderValue::from(wait.as_secs() + 1);
                     with(answer, RETRY_AFTER, seconds)
                 }
+                Refused::Crowded => {
+                    let what = "This session has too many connections.";
+                    closing(say(StatusCode::SERVICE_UNAVAILABLE, "Too many connections", what, None))
+                }
             })
         })?;
+        Ok(Some(entered))
+    }
+
+    /// The session whose cookie a request shows.
+    fn enter_session(&self, headers: &HeaderMap) -> Result<Entered, Refused> {
+        let shown = cookie(headers, self.web.site.address().port()).unwrap_or_default();
+        let entered = self.web.sessions().enter(shown, self.web.now())?;
         let mut permit = lock(&self.permit);
         if permit.as_ref().is_none_or(|(id, _)| *id != entered.id) {
-            let Ok(free) = Arc::clone(&entered.connections).try_acquire_owned() else {
-                let what = "This session has too many connections.";
-                let answer = say(StatusCode::SERVICE_UNAVAILABLE, "Too many connections", what, None);
-                return Err(Box::new(closing(answer)));
-            };
-            *permit = Some((entered.id.clone(), free));
+            let free = Arc::clone(&entered.connections).try_acquire_owned();
+            *permit = Some((entered.id.clone(), free.map_err(|_| Refused::Crowded)?));
             self.place.leave();
         }
-        Ok(Some(entered))
+        Ok(entered)
     }
 
     /// Opens a session by a link.
@@ -345,9 +426,7 @@ impl Connection {
             Err(_) => None,
         };
         let Some(opened) = opened else {
-            if lock(&self.web.warnings).try_take(WARNINGS, self.web.now()) {
-                warn!("refused a link that is used up, expired or wrong");
-            }
+            self.web.warn("refused a link that is used up, expired or wrong");
             return say(
                 StatusCode::FORBIDDEN,
                 "The link cannot be used",
@@ -356,8 +435,10 @@ impl Connection {
             );
         };
         info!("opened a session");
-        let name = cookie_name(self.web.address.port());
-        let cookie = format!("{name}={}; Path=/; HttpOnly; SameSite=Strict", *opened);
+        let site = &self.web.site;
+        let (name, secure) =
+            (cookie_name(site.address().port()), if site.tls().is_some() { "; Secure" } else { "" });
+        let cookie = format!("{name}={}; Path=/; HttpOnly; SameSite=Strict{secure}", *opened);
         let answer = go("/");
         match HeaderValue::try_from(cookie) {
             Ok(mut cookie) => {
@@ -669,7 +750,7 @@ fn asset(kind: &'static str, text: &'static str) -> Answer {
 }
 
 fn answer(status: StatusCode, kind: &'static str, body: Bytes) -> Answer {
-    let mut response = Response::new(Body::Whole(Some(body)));
+    let mut response = Response::new(Body::Whole(Full::new(body)));
     *response.status_mut() = status;
     with(response, CONTENT_TYPE, HeaderValue::from_static(kind))
 }

@@ -2,7 +2,7 @@
 //!
 //! A process of its own, and an ordinary client of `meshd`: what parses HTTP from browsers and from everybody on this
 //! host has none of `meshd`'s rights but those of the control group, and none of `rpcd`'s, which may give orders. It
-//! holds no key, writes nothing down and reads no file while it serves.
+//! holds no key of the node, writes nothing down and reads no file while it serves.
 //!
 //! Without I/O:
 //! * [`sessions`]: one-time links, the sessions that they open, and what a session may do how often.
@@ -15,7 +15,9 @@
 //! * [`server`]: the process.
 //! * [`control`]: the unix socket, at which `i2planctl web` asks for links.
 //! * [`http`]: the TCP listener: paths, forms and what they lead to.
+//! * [`programs`]: what programs ask for.
 //! * [`live`]: follows the node, and tells pages that something has changed.
+//! * [`site`]: where the pages are: the address, the names that lead there, and TLS.
 //! * [`sandbox`]: what the process may do.
 
 pub mod access;
@@ -25,6 +27,8 @@ pub mod history;
 pub mod http;
 pub mod live;
 pub mod pages;
+pub mod programs;
 pub mod sandbox;
 pub mod server;
 pub mod sessions;
+pub mod site;

@@ -66,6 +66,15 @@ pub async fn follow(web: Arc<Web>) {
     }
 }
 
+/// Waits until a session has ended.
+pub async fn ended(web: &Web, session: &str) {
+    let mut version = web.live().version.subscribe();
+    while web.sessions().is_open(session, web.now()) {
+        // One that expires tells nobody.
+        let _ = timeout(KEEPALIVE, version.changed()).await;
+    }
+}
+
 /// Tells a page that something has changed, as server-sent events, while its session is open and it listens.
 pub fn tell(web: Arc<Web>, session: String) -> mpsc::Receiver<Bytes> {
     let (sender, receiver) = mpsc::channel(1);

@@ -15,7 +15,7 @@ use i2plan_webd::server::{Options, run};
 const DISABLED: u8 = 3;
 
 const HELP: &str = "\
-i2plan-webd: web pages for an i2plan node, on loopback
+i2plan-webd: web pages for an i2plan node, over HTTP on loopback, or HTTPS
 
 Usage: i2plan-webd [OPTIONS]
 
@@ -69,6 +69,17 @@ fn start(args: Args) -> Result<(), End> {
         return Err(End::usage("web.enabled is false in the configuration").with_status(DISABLED));
     }
     let listener = activation::listener(args.listen.as_deref())?;
-    let options = Options { meshd: args.meshd, address: config.web_listen };
+    let tls = match (config.web_tls_certificate, config.web_tls_key) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        (Some(_), None) => {
+            return Err(End::usage("web.tls_certificate is set, and web.tls_key is not: set both or none"));
+        }
+        (None, Some(_)) => {
+            return Err(End::usage("web.tls_key is set, and web.tls_certificate is not: set both or none"));
+        }
+    };
+    let options =
+        Options { meshd: args.meshd, address: config.web_listen, tls, token: config.web_token_file };
     program::runtime()?.block_on(run(options, listener))
 }

@@ -14,11 +14,13 @@ use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::signals::Signals;
 use i2plan_ipc::daemon::tasks::Tasks;
 use i2plan_ipc::server::{ConnectionLimits, serve};
+use i2plan_rpcd::token::Token;
 use tokio::net::TcpListener;
 use tracing::info;
 
 use super::control::Control;
 use super::http::Web;
+use super::site::{Site, Tls};
 use super::{http, live, sandbox};
 
 /// What the process is told at its start.
@@ -28,6 +30,10 @@ pub struct Options {
     pub meshd: PathBuf,
     /// `web.listen`.
     pub address: SocketAddr,
+    /// `web.tls_certificate` and `web.tls_key`.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// `web.token_file`: the file with the token that programs show.
+    pub token: Option<PathBuf>,
 }
 
 /// Serves until a signal ends it.
@@ -38,13 +44,17 @@ pub async fn run(options: Options, listener: StdUnixListener) -> Result<(), End>
     let mut signals = Signals::new()?;
     let supervisor = Supervisor::of_this_process();
     let listener = into_tokio(listener)?;
-    let Options { meshd, address } = options;
+    let Options { meshd, address, tls, token } = options;
+    let tls = tls.map(|(certificate, key)| Tls::read(&certificate, &key)).transpose().map_err(End::failed)?;
+    let site = Site::new(address, tls);
+    let token = token.as_deref().map(Token::read).transpose();
+    let token = token.map_err(|error| End::failed(format!("web.token_file: {error}")))?;
     let tcp = TcpListener::bind(address)
         .await
         .map_err(|error| End::failed(format!("cannot listen on {address} (web.listen): {error}")))?;
-    info!(%address, "web pages");
+    info!(%address, tls = site.tls().is_some(), "web pages");
     // It looks users up, in files.
-    let web = Web::new(&meshd, address);
+    let web = Web::new(&meshd, site, token);
     sandbox::before_serving()?;
     supervisor.ready();
     // The mode and group of the socket file say who may ask for links.

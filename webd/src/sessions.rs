@@ -74,6 +74,8 @@ pub enum Refused {
     Unknown,
     /// The session asks too much: one more may be asked after this time.
     TooFast(Duration),
+    /// The session has too many connections.
+    Crowded,
 }
 
 /// All links and sessions.

@@ -17,7 +17,8 @@ use crate::output;
 /// What `--help` adds.
 pub(crate) const HELP: &str = "\
 web.enabled must be true in the configuration. The link opens a session once, within five minutes, in a browser on \
-this host; the session ends with the browser, or after a day. Who has the link has the session: it is not to be passed on.
+this host, or on another with TLS (web.allow_remote); the session ends with the browser, or after a day. Who has the \
+link has the session: it is not to be passed on.
 
 Examples:
   i2planctl web                  # to view
@@ -75,10 +76,16 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Web) -> Result<(), Fa
             }
             output::print(&format!("{}\n", link.url.expose()))?;
             let may = if link.control { "for control" } else { "to view only (--control for more)" };
-            output::note(&format!(
-                "open it in a browser on this host: {may}, once, within {}",
-                units::duration(link.expires_in)
-            ));
+            let is_plain = link.url.expose().starts_with("http:");
+            let place = if is_plain { " on this host" } else { "" };
+            let time = units::duration(link.expires_in);
+            output::note(&format!("open it in a browser{place}: {may}, once, within {time}"));
+            if let Some(fingerprint) = &link.fingerprint {
+                output::note(&format!(
+                    "no authority has signed the certificate: compare its SHA-256 fingerprint in the browser \
+                     with\n{fingerprint}"
+                ));
+            }
             Ok(())
         }
         Some(WebCommand::Sessions) => {

@@ -11,7 +11,7 @@ use i2plan_proto::record::NodeName;
 
 use crate::{Seeds, seed};
 
-const VARIABLES: [&str; 36] = [
+const VARIABLES: [&str; 40] = [
     "I2PLAN_TUNNEL_LENGTH",
     "I2PLAN_TUNNEL_SUBNET",
     "I2PLAN_HEARTBEAT_INTERVAL",
@@ -48,6 +48,10 @@ const VARIABLES: [&str; 36] = [
     "I2PLAN_WEB_LISTEN",
     "I2PLAN_NAMES_ENABLED",
     "I2PLAN_MTU",
+    "I2PLAN_WEB_TOKEN_FILE",
+    "I2PLAN_WEB_ALLOW_REMOTE",
+    "I2PLAN_WEB_TLS_CERTIFICATE",
+    "I2PLAN_WEB_TLS_KEY",
 ];
 
 /// Runs the target.
@@ -112,12 +116,17 @@ fn check(config: &Config) {
     assert!((200..=1_000_000).contains(&config.control_rate));
     assert!((1..=10_000).contains(&config.max_peers));
     assert!((1280..=7200).contains(&config.mtu));
-    for address in [config.rpc_tcp_address, config.metrics_listen, Some(config.web_listen)] {
+    for address in [config.rpc_tcp_address, config.metrics_listen] {
         assert!(address.is_none_or(|address| address.ip().is_loopback()));
     }
+    let has_tls = config.web_tls_certificate.is_some() && config.web_tls_key.is_some();
+    assert!(config.web_listen.ip().is_loopback() || config.web_allow_remote && has_tls);
     assert!(config.router_port == 0 || config.router_port >= 1024);
     assert!((50_000..=1_000_000_000).contains(&config.router_bandwidth));
-    assert!(config.router_seed.as_ref().is_none_or(|seed| seed.is_absolute()));
+    let of_web = [&config.web_token_file, &config.web_tls_certificate, &config.web_tls_key];
+    for path in of_web.into_iter().chain([&config.router_seed]) {
+        assert!(path.as_ref().is_none_or(|path| path.is_absolute()));
+    }
     assert!(config.data_dir.is_absolute());
     assert_eq!(config.name.to_string().parse::<NodeName>().as_ref(), Ok(&config.name));
     assert_eq!(config.tunnel_subnet.to_string().parse::<Ipv4Subnet>(), Ok(config.tunnel_subnet));

@@ -125,7 +125,7 @@ pub fn seeds() -> Seeds {
     let session = webd::Session { id: "1".to_owned(), control: true, age: 1, idle: 0, expires_in: u64::MAX };
     for (name, body) in [
         ("sessions", webd::Reply::Sessions(vec![session])),
-        ("link", webd::Reply::Link(webd::Link { url, expires_in: 300, control: false })),
+        ("link", webd::Reply::Link(webd::Link { url, expires_in: 300, control: false, fingerprint: None })),
         ("ended", webd::Reply::Ended(1)),
     ] {
         put(10, &format!("webd-reply-{name}"), encode_body(&Reply { id: 4, result: Ok(body) }));

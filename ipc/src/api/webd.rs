@@ -53,6 +53,9 @@ pub struct Link {
     pub expires_in: u64,
     /// Whether the session may change anything.
     pub control: bool,
+    /// The SHA-256 of the certificate that the browser will be shown, in pairs of hexadecimal digits, if no authority has
+    /// signed it.
+    pub fingerprint: Option<String>,
 }
 
 /// A session of a browser.

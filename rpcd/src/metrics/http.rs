@@ -33,6 +33,7 @@ const DEADLINE: Duration = Duration::from_secs(8);
 pub type Durations = Arc<Mutex<Histogram>>;
 
 /// The metrics of the node that `meshd` at this socket runs.
+#[derive(Debug)]
 pub struct Exporter {
     meshd: Endpoint,
     durations: Durations,
@@ -47,7 +48,8 @@ impl Exporter {
         Arc::new(Self { meshd, durations, last: AsyncMutex::default() })
     }
 
-    async fn text(&self) -> Bytes {
+    /// The text, of now or of up to a second ago.
+    pub async fn text(&self) -> Bytes {
         let mut last = self.last.lock().await;
         if let Some((at, text)) = &*last
             && at.elapsed() < FRESH

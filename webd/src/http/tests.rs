@@ -1,4 +1,4 @@
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use i2plan_ipc::access::{Access, Who};
@@ -13,6 +13,8 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::sessions::{MAX_CONNECTIONS, SESSION_LIFETIME};
+use crate::site::Tls;
+use crate::site::tests::Files;
 
 /// A member's name that would be a script.
 const EVIL: &str = "<script>alert(1)</script>";
@@ -181,6 +183,14 @@ struct Setup {
 
 impl Setup {
     async fn new() -> Self {
+        Self::with_token(None).await
+    }
+
+    async fn with_token(token: Option<Token>) -> Self {
+        Self::with(token, None).await
+    }
+
+    async fn with(token: Option<Token>, tls: Option<Tls>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("meshd.sock");
         let meshd = Arc::new(Meshd::default());
@@ -188,7 +198,7 @@ impl Setup {
         let listener = UnixListener::bind(&path).unwrap();
         tokio::spawn(serve_unix(listener, Arc::clone(&meshd), access, ConnectionLimits::default()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let web = Web::new(&path, listener.local_addr().unwrap());
+        let web = Web::new(&path, Site::new(listener.local_addr().unwrap(), tls), token);
         tokio::spawn(serve(listener, Arc::clone(&web)));
         tokio::spawn(crate::live::follow(Arc::clone(&web)));
         Self { web, meshd, _dir: dir }
@@ -201,7 +211,8 @@ impl Setup {
 
     /// A browser that has opened a link.
     async fn browser(&self, control: bool) -> Browser {
-        let mut browser = Browser { address: self.web.address(), cookie: String::new(), csrf: String::new() };
+        let mut browser =
+            Browser { address: self.web.site().address(), cookie: String::new(), csrf: String::new() };
         let opened = browser.get(&self.link(control)).await;
         assert_eq!((opened.status, opened.header("location")), (303, Some("/")));
         let cookie = opened.header("set-cookie").unwrap();
@@ -356,14 +367,17 @@ async fn the_camera_is_for_one_page_and_the_decoder_reaches_nothing() {
 #[tokio::test]
 async fn without_a_session_nothing_is_told_of_the_node() {
     let setup = Setup::new().await;
-    let stranger = Browser { address: setup.web.address(), cookie: String::new(), csrf: String::new() };
+    let stranger =
+        Browser { address: setup.web.site().address(), cookie: String::new(), csrf: String::new() };
     for path in PAGES.into_iter().chain(["/live", "/nothing"]) {
         let page = stranger.get(path).await;
         assert_eq!(page.status, 401, "{path}");
         assert!(!page.body.contains("alpha"), "{path}: {}", page.body);
     }
-    let guess =
-        Browser { cookie: format!("i2plan-{}={}", setup.web.address().port(), "A".repeat(43)), ..stranger };
+    let guess = Browser {
+        cookie: format!("i2plan-{}={}", setup.web.site().address().port(), "A".repeat(43)),
+        ..stranger
+    };
     assert_eq!(guess.get("/").await.status, 401);
     assert_eq!(guess.post("/settings", "key=a&value=b").await.status, 401);
     for path in ["/healthz", "/readyz", "/style.css", "/app.js", "/icon.svg"] {
@@ -376,9 +390,9 @@ async fn without_a_session_nothing_is_told_of_the_node() {
 async fn dns_rebinding_and_forged_forms_change_nothing() {
     let setup = Setup::new().await;
     let browser = setup.browser(true).await;
-    let port = setup.web.address().port();
+    let port = setup.web.site().address().port();
     assert_eq!(browser.get_as("/", &format!("evil.example:{port}")).await.status, 403);
-    let own = format!("Origin: http://{}\r\n", setup.web.address());
+    let own = format!("Origin: http://{}\r\n", setup.web.site().address());
     let with_token = format!("csrf={}&key=node.name&value=x", browser.csrf);
     for (form, headers) in [
         (with_token.as_str(), ""),
@@ -465,7 +479,8 @@ async fn a_session_for_control_does_what_its_forms_say() {
 async fn a_link_is_good_once() {
     let setup = Setup::new().await;
     let link = setup.link(true);
-    let stranger = Browser { address: setup.web.address(), cookie: String::new(), csrf: String::new() };
+    let stranger =
+        Browser { address: setup.web.site().address(), cookie: String::new(), csrf: String::new() };
     assert_eq!(stranger.get(&link).await.status, 303);
     let again = stranger.get(&link).await;
     assert_eq!((again.status, again.header("set-cookie")), (403, None));
@@ -537,6 +552,205 @@ async fn a_session_ends_after_a_day() {
     let seed = [2; 56];
     let cookie = setup.web.sessions().redeem(&token, &seed, Duration::ZERO).unwrap();
     assert!(setup.web.sessions().enter(&cookie, SESSION_LIFETIME).is_err());
+}
+
+/// A call of a method without parameters.
+fn call(method: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}","params":{{}}}}"#)
+}
+
+impl Browser {
+    /// Sends a call with the cookie, if there is one, and these headers.
+    async fn rpc(&self, document: &str, headers: &str) -> Got {
+        let (host, cookie, length) = (self.address, &self.cookie, document.len());
+        self.raw(&format!(
+            "POST /rpc HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\nConnection: close\r\n{headers}\
+             Content-Length: {length}\r\n\r\n{document}"
+        ))
+        .await
+    }
+
+    /// The headers of a page of the session.
+    fn own(&self) -> String {
+        format!(
+            "Content-Type: application/json\r\nOrigin: http://{}\r\nX-CSRF-Token: {}\r\n",
+            self.address, self.csrf
+        )
+    }
+}
+
+#[tokio::test]
+async fn json_rpc_takes_a_session_and_the_token_of_its_forms() {
+    let setup = Setup::new().await;
+    let (viewer, controller) = (setup.browser(false).await, setup.browser(true).await);
+    for browser in [&viewer, &controller] {
+        let answer = browser.rpc(&call("peers.list"), &browser.own()).await;
+        assert!(answer.status == 200 && answer.body.contains("\"total\":1"), "{}", answer.body);
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+    }
+    // Who may only look gets no code of an invite, nor changes anything.
+    let refused = viewer.rpc(&call("invite.create"), &viewer.own()).await;
+    assert!(refused.body.contains("-32001") && !refused.body.contains(CODE), "{}", refused.body);
+    assert!(setup.changes().is_empty(), "{:?}", setup.changes());
+    let made = controller.rpc(&call("invite.create"), &controller.own()).await;
+    assert!(made.body.contains(CODE), "{}", made.body);
+    // Orders are not for webd to give.
+    let refused = controller.rpc(&call("network.leave"), &controller.own()).await;
+    assert!(refused.body.contains("\"error\""), "{}", refused.body);
+
+    let own = controller.own();
+    let port = controller.address.port();
+    let stranger = Browser { cookie: String::new(), ..controller.clone() };
+    assert_eq!(stranger.rpc(&call("status"), &own).await.status, 401);
+    for (headers, status) in [
+        (own.replace("X-CSRF-Token", "X-Other"), 403),
+        (own.replace(&controller.csrf, &viewer.csrf), 403),
+        (own.replace("Origin", "X-Other"), 403),
+        (own.replace("Origin: http://127.0.0.1", "Origin: http://evil.example"), 403),
+        (format!("{own}Sec-Fetch-Site: same-site\r\n"), 403),
+        (format!("{own}Host: evil.example:{port}\r\n"), 403),
+        (own.replace("application/json", "text/plain"), 415),
+        (format!("{own}Content-Encoding: gzip\r\n"), 415),
+        // No token is one.
+        (format!("{own}Authorization: Bearer \r\n"), 403),
+        (format!("Content-Type: application/json\r\nAuthorization: Bearer {}\r\n", "x".repeat(43)), 401),
+    ] {
+        let refused = controller.rpc(&call("status"), &headers).await;
+        assert_eq!(refused.status, status, "{headers}: {}", refused.body);
+        assert!(!refused.body.contains("alpha"), "{}", refused.body);
+    }
+    assert_eq!(controller.get("/rpc").await.status, 405);
+    assert_eq!(controller.rpc(&"x".repeat(70_000), &own).await.status, 413);
+    assert_eq!(setup.changes().len(), 2, "{:?}", setup.changes());
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_is_that_of_its_calls() {
+    let setup = Setup::new().await;
+    let browser = setup.browser(true).await;
+    let poll = r#"{"jsonrpc":"2.0","id":1,"method":"events.poll","params":{"after":{"run":1,"number":1},"wait":30000}}"#;
+    let batch = format!("[{poll},{}]", call("invite.create"));
+    let own = browser.own();
+    let (answer, ()) = tokio::join!(browser.rpc(&batch, &own), async {
+        // It waits for events, which follow() does too.
+        sleep(Duration::from_millis(500)).await;
+        setup.web.sessions().end(None);
+        setup.web.live().changed();
+    });
+    assert_eq!(answer.status, 401, "{}", answer.body);
+    assert!(setup.changes().is_empty(), "{:?}", setup.changes());
+}
+
+#[tokio::test]
+async fn programs_show_the_token() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let (path, text) = (dir.path().join("token"), "t".repeat(43));
+    std::fs::write(&path, &text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let setup = Setup::with_token(Some(Token::read(&path).unwrap())).await;
+    let program = Browser { address: setup.web.site().address(), cookie: String::new(), csrf: String::new() };
+    let right = format!("Content-Type: application/json\r\nAuthorization: Bearer {text}\r\n");
+    let answer = program.rpc(&call("invite.create"), &right).await;
+    assert!(answer.status == 200 && answer.body.contains(CODE), "{}", answer.body);
+    for (headers, status) in [
+        (right.replace(&text, &text[1..]), 401),
+        (right.replace("Bearer", "Basic"), 401),
+        (format!("{right}Origin: http://{}\r\n", program.address), 403),
+        (format!("{right}Host: evil.example:{}\r\n", program.address.port()), 403),
+        (right.replace("json", "x"), 415),
+    ] {
+        assert_eq!(program.rpc(&call("status"), &headers).await.status, status, "{headers}");
+    }
+    let get = |headers: &str| {
+        format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}\r\n", program.address)
+    };
+    let viewer = setup.browser(false).await;
+    let cookie = format!("Cookie: {}\r\n", viewer.cookie);
+    for headers in [&right, &cookie] {
+        let metrics = program.raw(&get(headers)).await;
+        assert_eq!((metrics.status, metrics.header("cache-control")), (200, Some("no-store")));
+        // This meshd has no counters to tell.
+        assert!(metrics.body.contains("\ni2plan_up 0\n"), "{}", metrics.body);
+    }
+    assert_eq!(program.raw(&get("")).await.status, 401);
+    let post = get(&right).replace("GET", "POST");
+    assert_eq!(program.raw(&post).await.status, 405);
+    // The token opens no page.
+    assert_eq!(program.raw(&get(&right).replace("/metrics", "/")).await.status, 401);
+}
+
+/// Sends a request over TLS to a server that is expected to have this certificate; what it answers, to the end.
+async fn over_tls(address: SocketAddr, files: &Files, request: &str) -> std::io::Result<String> {
+    use rustls::pki_types::ServerName;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(files.certificate.clone()).unwrap();
+    let config =
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+    let name = ServerName::try_from("node.example").unwrap();
+    let stream = TcpStream::connect(address).await?;
+    let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+#[tokio::test]
+async fn with_tls_links_and_cookies_are_for_tls_alone() {
+    let files = Files::new();
+    let setup = Setup::with(None, Some(files.read().unwrap())).await;
+    let address = setup.web.site().address();
+    let port = address.port();
+    let get = |path: &str, headers: &str| {
+        format!("GET {path} HTTP/1.1\r\nHost: node.example:{port}\r\nConnection: close\r\n{headers}\r\n")
+    };
+    let opened = over_tls(address, &files, &get(&setup.link(true), "")).await.unwrap();
+    let (_, cookie) = opened.split_once("set-cookie: ").unwrap_or_else(|| panic!("{opened}"));
+    let cookie = cookie.lines().next().unwrap();
+    assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict; Secure"), "{cookie}");
+    // On loopback other programs may have other ports, without TLS.
+    assert!(!opened.contains("strict-transport-security"), "{opened}");
+    let cookie = format!("Cookie: {}\r\n", cookie.split(';').next().unwrap());
+    let page = over_tls(address, &files, &get("/", &cookie)).await.unwrap();
+    assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("alpha"), "{page}");
+    let csrf = between(&page, "name=\"csrf\" value=\"", "\"");
+    for (origin, status) in [("https", "303"), ("http", "403")] {
+        let form = format!("csrf={csrf}&key=node.name&value=x");
+        let request = get("/settings", &cookie).replace("GET", "POST").trim_end().to_owned();
+        let request = format!(
+            "{request}\r\nOrigin: {origin}://node.example:{port}\r\nContent-Length: {}\r\n\r\n{form}",
+            form.len()
+        );
+        let answer = over_tls(address, &files, &request).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{origin}: {answer}");
+    }
+    let other = get("/", &cookie).replace("node.example", "evil.example");
+    assert!(over_tls(address, &files, &other).await.unwrap().starts_with("HTTP/1.1 403 "));
+    // Without TLS nothing is said, and one with another certificate is not trusted.
+    let plain = Browser { address, cookie: String::new(), csrf: String::new() };
+    assert_eq!(plain.raw(&get("/healthz", "")).await.status, 0);
+    assert!(over_tls(address, &Files::new(), &get("/healthz", "")).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_that_does_not_end_is_not_waited_for() {
+    let files = Files::new();
+    let setup = Setup::with(None, Some(files.read().unwrap())).await;
+    let mut stream = TcpStream::connect(setup.web.site().address()).await.unwrap();
+    // The beginning of a ClientHello.
+    stream.write_all(&[22, 3, 1, 2, 0]).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.is_empty());
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+    text.split_once(before).unwrap().1.split_once(after).unwrap().0
 }
 
 /// Members, each invited by the one before.

@@ -2,7 +2,7 @@
 //!
 //! | time | files | TCP | system calls |
 //! | --- | --- | --- | --- |
-//! | until it listens | as its user | any | all |
+//! | until it listens and has its token, certificate and key | as its user | any | all |
 //! | from then on | none | what comes to its listener | an event loop, and unix sockets to ask meshd |
 
 use i2plan_ipc::daemon::sandbox::{Files, SandboxError, Syscalls, enter};
