@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use i2plan_ipc::api::tund::DEFAULT_MTU;
 use i2plan_proto::invite::{Invite, InviteSecret};
 use lab::Failure;
 use lab::node::{CtlError, Lab, Node};
@@ -77,11 +78,11 @@ fn members_with_different_mtus_exchange_all_that_each_may_send() {
         lab.ready().await?;
         lab.nodes[1].join_by(&lab.nodes[0]).await?;
         reach(&lab.nodes[1], &lab.nodes[0]).await?;
-        exchange(&lab, [1280, 7200]).await?;
+        exchange(&lab, [DEFAULT_MTU, 7200]).await?;
         // The interface is made anew for another MTU.
-        lab.nodes[0].configure("[tun]\nmtu = 2800\n").await?;
+        lab.nodes[0].configure("[tun]\nmtu = 1280\n").await?;
         until_flowing([&lab.nodes[0], &lab.nodes[1]], RECOVERY).await?;
-        exchange(&lab, [2800, 7200]).await?;
+        exchange(&lab, [1280, 7200]).await?;
         lab.stop().await
     });
 }
