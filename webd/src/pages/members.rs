@@ -149,9 +149,15 @@ pub fn references(nodes: &[String], peers: &[Peer], own: Option<&str>, between: 
     }
 }
 
-/// All about a member.
+/// All about a member, with the graph of its round trips.
 #[must_use]
-pub fn details(viewer: Viewer<'_>, peer: &Peer, peers: &[Peer], own: Option<&str>) -> Markup {
+pub fn details(
+    viewer: Viewer<'_>,
+    peer: &Peer,
+    peers: &[Peer],
+    own: Option<&str>,
+    round_trips: &Markup,
+) -> Markup {
     html! {
         (facts(&[
             ("state", text(peer::state(peer))),
@@ -170,6 +176,11 @@ pub fn details(viewer: Viewer<'_>, peer: &Peer, peers: &[Peer], own: Option<&str
             ("sent", html! { (units::bytes(peer.tx_bytes)) " in " (peer.tx_packets) " packets" }),
             ("drops", text(&peer::drops(peer))),
         ]))
+        section {
+            h2 { "Round trips" }
+            (round_trips)
+            p.hint { "From a control message to the answer. What was measured last counts until the next." }
+        }
         @if viewer.session.control {
             section {
                 h2 { "Ping" }
