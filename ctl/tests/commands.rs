@@ -115,7 +115,10 @@ impl Service for FakeMeshd {
                 ranges: vec!["10.42.0.16/28".to_owned(), "10.42.8.0/26".to_owned()],
                 addresses: 16 + u64::from(addresses),
             }),
-            Request::Routes => Reply::Routes(vec![route()]),
+            Request::Routes => {
+                let (ipv4, name) = ("10.42.0.9".parse().unwrap(), "alpha".to_owned());
+                Reply::Routes(vec![Route { ipv4, name, hops: Some(0), last_seen: None, ..route() }, route()])
+            }
             Request::Counters => Reply::Counters(Box::new(Counters {
                 started_at: 1_800_000_000,
                 messages: MessageCounts { sent: 7, ..MessageCounts::default() },
@@ -688,8 +691,9 @@ fn routes_for_people_and_programs() {
     let setup = Setup::healthy();
     assert_eq!(
         stdout(&setup.run(&["routes", "--absolute"])),
-        "IPV4       IPV6     RANGE         NAME  HOPS  VIA  LAST SEEN             CREATED\n\
-         10.42.0.1  fd12::2  10.42.0.0/28  anna     1  -    2027-01-15T08:00:00Z  2027-01-15T08:00:00Z\n"
+        "IPV4       IPV6     RANGE         NAME               HOPS  VIA  LAST SEEN             CREATED\n\
+         10.42.0.1  fd12::2  10.42.0.0/28  anna                  1  -    2027-01-15T08:00:00Z  2027-01-15T08:00:00Z\n\
+         10.42.0.9  fd12::2  10.42.0.0/28  alpha (this node)     0  -    -                     2027-01-15T08:00:00Z\n"
     );
     assert_eq!(json(&setup.run(&["routes", "--json"]))["routes"][0]["hops"], 1);
 }

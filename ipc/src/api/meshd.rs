@@ -1057,14 +1057,14 @@ pub struct Route {
     pub node_id: String,
     /// What it calls itself.
     pub name: String,
-    /// 1 if control messages go to it directly, 2 if they need another member between; none while it cannot be
-    /// reached.
+    /// 0 for this node itself, 1 if control messages go to the member directly, 2 if they need another between; none
+    /// while it cannot be reached.
     pub hops: Option<u8>,
     /// The node id of the member between.
     pub via: Option<String>,
-    /// Unix time in seconds at which it was last heard of, directly or through another; none if never.
+    /// Unix time in seconds at which it was last heard of, directly or through another; none if never, and for this node.
     pub last_seen: Option<u64>,
-    /// Unix time in seconds at which this node learned of it.
+    /// Unix time in seconds at which this node learned of it; of itself, at which it became a member.
     pub created: u64,
 }
 

@@ -312,7 +312,10 @@ pub fn routes(mut routes: Vec<Route>) -> Markup {
                 text(&row.ipv4),
                 text(&row.ipv6),
                 text(&row.ranges),
-                html! { a href={ "/peers/" (route.node_id) } { (clean(&row.name)) } },
+                html! {
+                    @if route::is_local(route) { (clean(&row.name)) }
+                    @else { a href={ "/peers/" (route.node_id) } { (clean(&row.name)) } }
+                },
                 text(&row.hops),
                 text(&row.via),
                 text(&row.last_seen),
@@ -322,7 +325,7 @@ pub fn routes(mut routes: Vec<Route>) -> Markup {
         .collect();
     html! {
         p { "Hops are those of control messages. Packets of the tunnel always go directly." }
-        @if rows.is_empty() { p { "No other members are known." } }
+        @if rows.is_empty() { p { "This node is in no network." } }
         @else {
             (table(
                 "The routing table",
