@@ -26,6 +26,7 @@ use i2plan_ipc::api::meshd::{
 use i2plan_ipc::api::tund::{Drops, Handshakes, HostUse, InterfaceFault, Overlap};
 use i2plan_ipc::frame::{HEADER_LEN, Header, encode_body};
 use i2plan_ipc::hello::{HelloReply, Landlock, PROTOCOL};
+use i2plan_ipc::histogram::Histogram;
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::server::{Answer, ConnectionLimits, Service, serve};
 use i2plan_ipc::version::{self, Version};
@@ -124,6 +125,8 @@ impl Service for FakeMeshd {
                 messages: MessageCounts { sent: 7, ..MessageCounts::default() },
                 handshakes: Handshakes::default(),
                 state_writes: WriteCounts::default(),
+                rounds: Histogram::default(),
+                sends: Histogram::default(),
                 events: Vec::new(),
             })),
             Request::ListBans => Reply::Bans(vec![ban("mallory", None)]),
@@ -204,8 +207,8 @@ fn events() -> Vec<Event> {
         EventKind::InviteCreated { id: text("inviteid") },
         EventKind::InviteUsed { id: text("inviteid"), node_id: node_id() },
         EventKind::InviteRevoked { id: text("inviteid") },
-        EventKind::BanAdded { node_id: node_id(), reason: BanReason::Manual },
-        EventKind::BanRemoved { node_id: node_id() },
+        EventKind::BanAdded { node_id: node_id(), name: Some(name()), reason: BanReason::Manual },
+        EventKind::BanRemoved { node_id: node_id(), name: None },
         EventKind::Session {
             session: SessionName::Data,
             state: SessionState::Down,
@@ -215,6 +218,7 @@ fn events() -> Vec<Event> {
             session: SessionName::Control,
             health: SessionHealth::Replacing,
             silent: 42,
+            replaced: false,
         },
         EventKind::DaemonUp { daemon: text("keyd") },
         EventKind::DaemonDown { daemon: text("keyd"), error: text("gone") },
@@ -297,6 +301,7 @@ fn status(network: Option<Network>) -> Status {
             }],
             without_ipv6: false,
             faults: vec![InterfaceFault::Mtu { found: 1500 }],
+            making: false,
         },
         daemons: vec![daemon("tund", None), daemon("keyd", Some("gone"))],
         // No warning: keyd is down, which says it.

@@ -434,6 +434,7 @@ mod tests {
                         overlaps: Vec::new(),
                         without_ipv6: false,
                         faults: Vec::new(),
+                        making: false,
                     },
                     daemons: Vec::new(),
                     keys: Vec::new(),

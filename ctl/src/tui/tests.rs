@@ -296,6 +296,7 @@ fn status(members: u64) -> Status {
             overlaps: Vec::new(),
             without_ipv6: false,
             faults: Vec::new(),
+            making: false,
         },
         daemons: vec![daemon("keyd", 10), daemon("meshd", 11), daemon("tund", 12)],
         keys: Vec::new(),

@@ -114,6 +114,7 @@ mod tests {
                 overlaps: Vec::new(),
                 without_ipv6: false,
                 faults: Vec::new(),
+                making: false,
             },
             daemons: [Role::Keyd, Role::Meshd, Role::Tund].map(daemon).into(),
             keys: Vec::new(),

@@ -57,6 +57,7 @@ fn status() -> Status {
             overlaps: Vec::new(),
             without_ipv6: false,
             faults: Vec::new(),
+            making: false,
         },
         daemons: Vec::new(),
         keys: Vec::new(),
