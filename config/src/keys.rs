@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use i2plan_ipc::api::meshd::Source;
-use i2plan_ipc::api::tund::{DEFAULT_MTU, INTERFACE, MTU, check_interface_name};
+use i2plan_ipc::api::tund::{DEFAULT_MTU, INTERFACE, MTU, MTU_EXPECTED, check_interface_name};
 use i2plan_ipc::bridge::{BridgeAddress, parse_udp_port};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::record::NodeName;
@@ -306,7 +306,7 @@ keys! {
         live: false,
         parse: |text| match text.parse() {
             Ok(mtu) if MTU.contains(&mtu) => Ok(mtu),
-            _ => Err("a number of bytes from 1280 to 7200 is expected".to_owned()),
+            _ => Err(format!("a {MTU_EXPECTED} is expected")),
         },
     }
     /// Whether the tunnel interface may have addresses that the host uses otherwise. It gets the host's packets for

@@ -28,6 +28,9 @@ use crate::version::Version;
 /// 32 of WireGuard among them.
 pub const MTU: RangeInclusive<u16> = 1280..=7200;
 
+/// What an MTU has to be, in words.
+pub const MTU_EXPECTED: &str = "number of bytes from 1280 to 7200";
+
 /// The MTU unless another is configured, bytes. A WireGuard packet of it is 1312 bytes.
 pub const DEFAULT_MTU: u16 = 1280;
 
