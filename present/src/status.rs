@@ -564,6 +564,7 @@ pub fn describe_drops(tunnel: &Tunnel) -> Option<String> {
 #[cfg(test)]
 pub(super) mod tests {
     use i2plan_ipc::api::tund::{HostUse, Overlap};
+    use i2plan_ipc::fixtures;
 
     use super::*;
 
@@ -572,66 +573,31 @@ pub(super) mod tests {
     }
 
     fn session(state: SessionState) -> Session {
-        Session {
-            state,
-            destination: Some("xyz.b32.i2p".to_owned()),
-            error: None,
-            health: SessionHealth::Fine,
-            silent: None,
-            over_tcp: false,
-        }
+        Session { state, destination: Some("xyz.b32.i2p".to_owned()), ..fixtures::session() }
     }
 
     pub(crate) fn status() -> Status {
-        let daemon = |name: &str, pid| Daemon {
-            name: name.to_owned(),
-            pid: Some(pid),
-            version: Some(version()),
-            landlock: None,
-            error: None,
-            hint: None,
-        };
+        let daemon =
+            |name, pid| Daemon { pid: Some(pid), version: Some(version()), ..fixtures::daemon(name) };
+        let status = fixtures::status();
         Status {
-            name: "alpha".to_owned(),
             node_id: Some("node".to_owned()),
             uptime: 12_000,
-            config: "/etc/i2plan/config.toml".to_owned(),
-            network: Some(Network {
-                id: "net".to_owned(),
-                name: "office".to_owned(),
-                founder: true,
-                inviters: Vec::new(),
-                subnet: "10.42.0.0/16".to_owned(),
-                ipv4: "10.42.7.9".parse().unwrap(),
-                ipv6: "fd12::1".parse().unwrap(),
-                ranges: vec!["10.42.0.0/16".to_owned()],
-                addresses: 65_536,
-                addresses_left: 65_518,
-                displaced_by: None,
-                conflicts: Vec::new(),
-                members: 3,
-            }),
-            former: None,
+            network: Some(fixtures::network()),
             sam: Sam {
-                address: "127.0.0.1:7656".to_owned(),
                 version: Some("3.2".to_owned()),
                 control: session(SessionState::Up),
-                fallback: None,
                 data: session(SessionState::Opening),
+                ..status.sam
             },
             tunnel: Tunnel {
                 interface: Some("i2plan0".to_owned()),
-                mtu: 1280,
                 public_key: Some("key=".to_owned()),
                 drops: Some(Drops { no_route: 1, unknown: 2, ..Drops::default() }),
-                overlaps: Vec::new(),
-                without_ipv6: false,
-                faults: Vec::new(),
-                making: false,
+                ..status.tunnel
             },
             daemons: vec![daemon("keyd", 10), daemon("meshd", 11), daemon("tund", 12)],
-            keys: Vec::new(),
-            static_interface: None,
+            ..status
         }
     }
 

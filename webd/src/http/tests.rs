@@ -3,10 +3,10 @@ use std::os::fd::OwnedFd;
 
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::meshd::{
-    Ban, BanReason, Cursor, Event, EventKind, Events, Invite as Made, Liveness, MeshdApi, Peer, PeerTraffic,
-    Reply, Request as Asked, Route, Sam, Session, SessionHealth, SessionState, Setting, Source, Status,
-    Traffic, Tunnel,
+    Ban, Cursor, Event, EventKind, Events, Invite as Made, MeshdApi, Peer, PeerTraffic, Reply,
+    Request as Asked, Route, Setting, Source, Status, Traffic,
 };
+use i2plan_ipc::fixtures;
 use i2plan_ipc::server::{Answer as Answered, ConnectionLimits, Service as Daemon, serve as serve_unix};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixListener};
@@ -23,85 +23,16 @@ const MEMBER: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbba";
 
 const CODE: &str = "i2plan://not-a-real-code";
 
-fn session() -> Session {
-    Session {
-        state: SessionState::Up,
-        destination: None,
-        error: None,
-        health: SessionHealth::Fine,
-        silent: None,
-        over_tcp: false,
-    }
-}
-
 fn status() -> Status {
-    Status {
-        name: "alpha".to_owned(),
-        node_id: Some("a".repeat(52)),
-        uptime: 7,
-        config: String::new(),
-        network: None,
-        former: None,
-        sam: Sam {
-            address: "127.0.0.1:7656".to_owned(),
-            version: None,
-            control: session(),
-            fallback: None,
-            data: session(),
-        },
-        tunnel: Tunnel {
-            interface: None,
-            mtu: 1280,
-            public_key: None,
-            drops: None,
-            overlaps: Vec::new(),
-            without_ipv6: false,
-            faults: Vec::new(),
-            making: false,
-        },
-        daemons: Vec::new(),
-        keys: Vec::new(),
-        static_interface: None,
-    }
+    Status { node_id: Some("a".repeat(52)), ..fixtures::status() }
 }
 
 fn peer() -> Peer {
-    Peer {
-        node_id: MEMBER.to_owned(),
-        name: EVIL.to_owned(),
-        ipv4: [10, 42, 0, 2].into(),
-        ipv6: Ipv6Addr::LOCALHOST,
-        public_key: String::new(),
-        endpoint: String::new(),
-        ranges: Vec::new(),
-        depth: 1,
-        inviters: vec!["a".repeat(52)],
-        member_since: 0,
-        signed_at: 0,
-        liveness: Liveness::Present,
-        banned: false,
-        last_heard: None,
-        rtt: None,
-        last_handshake: None,
-        tx_packets: 0,
-        tx_bytes: 0,
-        rx_packets: 0,
-        rx_bytes: 0,
-        queue_drops: 0,
-        rx_drops: 0,
-    }
+    Peer { inviters: vec!["a".repeat(52)], ..fixtures::peer(MEMBER, EVIL) }
 }
 
 fn ban() -> Ban {
-    Ban {
-        node_id: MEMBER.to_owned(),
-        name: Some(EVIL.to_owned()),
-        reason: BanReason::Manual,
-        description: EVIL.to_owned(),
-        created_at: 0,
-        expires_at: None,
-        strikes: 0,
-    }
+    Ban { description: EVIL.to_owned(), ..fixtures::ban(MEMBER, EVIL) }
 }
 
 /// Has one member, and notes what it is asked to change.
