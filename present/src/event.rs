@@ -192,6 +192,23 @@ mod tests {
             error: Some("gone".to_owned()),
         };
         assert_eq!(describe(&again), "the data session is being opened");
+        let banned = |name: Option<&str>| EventKind::BanRemoved {
+            node_id: "abcdefghijk".to_owned(),
+            name: name.map(str::to_owned),
+        };
+        assert_eq!(describe(&banned(Some("web"))), "web (abcdefghij) is not banned any more");
+        assert_eq!(describe(&banned(None)), "abcdefghij is not banned any more");
+        let fine = |replaced| EventKind::SessionHealth {
+            session: SessionName::Control,
+            health: SessionHealth::Fine,
+            silent: 0,
+            replaced,
+        };
+        assert_eq!(describe(&fine(false)), "the control session carries traffic again");
+        assert_eq!(
+            describe(&fine(true)),
+            "another control session was opened in the place of the silent one"
+        );
         let nameless = EventKind::TunnelUp { node_id: "abcdefghijk".to_owned(), name: String::new() };
         assert_eq!(describe(&nameless), "the tunnel to abcdefghij is up");
         assert_eq!(

@@ -402,6 +402,19 @@ mod tests {
     }
 
     #[test]
+    fn each_session_that_is_opened_is_told_from_the_one_before() {
+        let mut world = World::new();
+        let first = world.health.opened();
+        assert!(first.is_some());
+        world.health.handle_heard(seconds(1));
+        assert_eq!(world.health.opened(), first, "it is the same");
+        world.run(600, |_| None);
+        assert!(!world.replaced().is_empty() && world.health.opened() > first);
+        world.health.handle_down();
+        assert_eq!(world.health.opened(), None);
+    }
+
+    #[test]
     fn a_session_that_carries_traffic_is_left_alone() {
         let mut world = World::new();
         world.run(3600, |now| (now % 9 == 0).then_some(now));
