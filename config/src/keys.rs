@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use i2plan_ipc::api::meshd::Source;
-use i2plan_ipc::api::tund::{DEFAULT_MTU, INTERFACE, MTU, check_interface_name};
+use i2plan_ipc::api::tund::{DEFAULT_MTU, INTERFACE, MTU, MTU_EXPECTED, check_interface_name};
 use i2plan_ipc::bridge::{BridgeAddress, parse_udp_port};
 use i2plan_proto::address::Ipv4Subnet;
 use i2plan_proto::record::NodeName;
@@ -31,6 +31,8 @@ pub struct Key {
     pub default: &'static str,
     /// Whether it can be changed without a restart.
     pub live: bool,
+    /// What its values are.
+    pub kind: Kind,
     pub(super) check: fn(&str) -> Result<(), String>,
     pub(super) assign: fn(&mut Config, &str) -> Result<(), String>,
     pub(super) show: fn(&Config) -> Option<String>,
@@ -42,6 +44,19 @@ impl Key {
     pub fn parts(&self) -> (&'static str, &'static str) {
         self.name.split_once('.').unwrap_or(("", self.name))
     }
+}
+
+/// What the values of a key are, for those who read them as JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Text.
+    Text,
+    /// Whole numbers.
+    Number,
+    /// `true` or `false`.
+    Flag,
+    /// Texts, with commas between them.
+    List,
 }
 
 macro_rules! keys {
@@ -77,6 +92,7 @@ macro_rules! keys {
                 example: $example,
                 default: concat!("" $(, $otherwise)?),
                 live: $live,
+                kind: <$type as Show>::KIND,
                 check: |text| {
                     let parse: fn(&str) -> Result<$type, String> = $parse;
                     parse(text).map(drop)
@@ -290,7 +306,7 @@ keys! {
         live: false,
         parse: |text| match text.parse() {
             Ok(mtu) if MTU.contains(&mtu) => Ok(mtu),
-            _ => Err("a number of bytes from 1280 to 7200 is expected".to_owned()),
+            _ => Err(format!("a {MTU_EXPECTED} is expected")),
         },
     }
     /// Whether the tunnel interface may have addresses that the host uses otherwise. It gets the host's packets for
@@ -497,12 +513,16 @@ impl fmt::Display for AcceptedSubnets {
 
 /// A value as it would stand in the environment; none for one that is not set.
 trait Show {
+    const KIND: Kind;
+
     fn show(&self) -> Option<String>;
 }
 
 macro_rules! show {
-    ($($type:ty => |$value:ident| $text:expr;)+) => {
+    ($($type:ty => $kind:ident |$value:ident| $text:expr;)+) => {
         $(impl Show for $type {
+            const KIND: Kind = Kind::$kind;
+
             fn show(&self) -> Option<String> {
                 let $value = self;
                 Some($text)
@@ -512,23 +532,25 @@ macro_rules! show {
 }
 
 show! {
-    NodeName => |name| name.to_string();
-    String => |text| text.clone();
-    PathBuf => |path| path.to_string_lossy().into_owned();
-    SocketAddr => |address| address.to_string();
-    BridgeAddress => |address| address.to_string();
-    Ipv4Subnet => |subnet| subnet.to_string();
-    AcceptedSubnets => |subnets| subnets.to_string();
-    Duration => |duration| format!("{}s", duration.as_secs());
-    Ipv4Addr => |address| address.to_string();
-    i8 => |number| number.to_string();
-    u8 => |number| number.to_string();
-    u16 => |number| number.to_string();
-    u32 => |number| number.to_string();
-    bool => |choice| choice.to_string();
+    NodeName => Text |name| name.to_string();
+    String => Text |text| text.clone();
+    PathBuf => Text |path| path.to_string_lossy().into_owned();
+    SocketAddr => Text |address| address.to_string();
+    BridgeAddress => Text |address| address.to_string();
+    Ipv4Subnet => Text |subnet| subnet.to_string();
+    AcceptedSubnets => List |subnets| subnets.to_string();
+    Duration => Text |duration| format!("{}s", duration.as_secs());
+    Ipv4Addr => Text |address| address.to_string();
+    i8 => Number |number| number.to_string();
+    u8 => Number |number| number.to_string();
+    u16 => Number |number| number.to_string();
+    u32 => Number |number| number.to_string();
+    bool => Flag |choice| choice.to_string();
 }
 
 impl<T: Show> Show for Option<T> {
+    const KIND: Kind = T::KIND;
+
     fn show(&self) -> Option<String> {
         self.as_ref().and_then(Show::show)
     }

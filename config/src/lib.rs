@@ -25,7 +25,7 @@ pub mod live;
 pub mod save;
 pub mod static_interface;
 
-pub use keys::{Config, KEYS, Key, parse_duration};
+pub use keys::{Config, KEYS, Key, Kind, parse_duration};
 
 /// A user's own, in the home directory, which comes before [`paths::CONFIG_FILE`].
 pub const USER_PATH: &str = ".i2plan/config.toml";
@@ -332,7 +332,9 @@ impl Config {
     }
 }
 
-fn find(name: &str) -> Option<&'static Key> {
+/// The key with this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 

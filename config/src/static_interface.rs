@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
 use i2plan_ipc::api::tund::{
-    DEFAULT_STATIC_MTU, MAX_STATIC_PEERS, MTU, StaticInterface, StaticPeer, check_interface_name,
+    DEFAULT_STATIC_MTU, MAX_STATIC_PEERS, MTU, MTU_EXPECTED, StaticInterface, StaticPeer,
+    check_interface_name,
 };
 use i2plan_ipc::daemon::trusted::{self, Untrusted};
 use i2plan_ipc::secret::SecretKey;
@@ -614,7 +615,7 @@ impl InterfaceSection {
 
     fn set_mtu(&mut self, key: &'static str, line: usize, text: &str) -> Result<(), Problem> {
         let mtu = number(text).filter(|mtu| MTU.contains(mtu));
-        let mtu = mtu.ok_or_else(|| wrong(key, text, "number of bytes from 1280 to 7200"))?;
+        let mtu = mtu.ok_or_else(|| wrong(key, text, MTU_EXPECTED))?;
         set(&mut self.mtu, key, line, mtu)
     }
 

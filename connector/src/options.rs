@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use i2plan_ipc::bridge::{Bridge, BridgeAddress, parse_udp_port};
-use i2plan_ipc::daemon::program::Parsed;
+use i2plan_ipc::daemon::program::{self, Parsed};
 use i2plan_ipc::paths;
-use lexopt::prelude::*;
+use lexopt::ValueExt as _;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
@@ -44,20 +44,19 @@ pub struct Options {
 /// # Errors
 /// [`lexopt::Error`], naming the argument that is wrong.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<Options>, lexopt::Error> {
-    let mut bridge = Bridge { address: BridgeAddress::DEFAULT, udp_port: None };
-    let mut keyd_socket = paths::system_socket(paths::KEYD_CONNECTOR_SOCKET);
-    let mut parser = lexopt::Parser::from_args(args);
-    while let Some(arg) = parser.next()? {
-        match arg {
-            Long("sam-address") => bridge.address = parser.value()?.parse()?,
-            Long("sam-udp-port") => bridge.udp_port = parser.value()?.parse_with(parse_udp_port)?,
-            Long("keyd-socket") => keyd_socket = parser.value()?.into(),
-            Short('h') | Long("help") => return Ok(Parsed::Help),
-            Short('V') | Long("version") => return Ok(Parsed::Version),
-            _ => return Err(arg.unexpected()),
+    let options = Options {
+        bridge: Bridge { address: BridgeAddress::DEFAULT, udp_port: None },
+        keyd_socket: paths::system_socket(paths::KEYD_CONNECTOR_SOCKET),
+    };
+    program::parse(args, options, |options, name, parser| {
+        match name {
+            "sam-address" => options.bridge.address = parser.value()?.parse()?,
+            "sam-udp-port" => options.bridge.udp_port = parser.value()?.parse_with(parse_udp_port)?,
+            "keyd-socket" => options.keyd_socket = parser.value()?.into(),
+            _ => return Ok(false),
         }
-    }
-    Ok(Parsed::Run(Options { bridge, keyd_socket }))
+        Ok(true)
+    })
 }
 
 #[cfg(test)]

@@ -20,12 +20,14 @@ use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::meshd::{
     Ban, BanReason, ConfigChange, Conflict, ControlDestination, Counters, Cursor, Daemon, Event, EventKind,
     Events, Former, Grant, Invite, InviteState, IssuedInvite, JoinStep, Keys, KeysProblem, Liveness,
-    MeshdApi, MessageCounts, Network, Peer, Reply, Request, Route, Sam, Session, SessionHealth, SessionName,
+    MeshdApi, MessageCounts, Network, Peer, Reply, Request, Route, Sam, SessionHealth, SessionName,
     SessionState, Setting, Source, Status, Tunnel, WireGuardKey, WriteCounts,
 };
 use i2plan_ipc::api::tund::{Drops, Handshakes, HostUse, InterfaceFault, Overlap};
+use i2plan_ipc::fixtures;
 use i2plan_ipc::frame::{HEADER_LEN, Header, encode_body};
 use i2plan_ipc::hello::{HelloReply, Landlock, PROTOCOL};
+use i2plan_ipc::histogram::Histogram;
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::server::{Answer, ConnectionLimits, Service, serve};
 use i2plan_ipc::version::{self, Version};
@@ -115,12 +117,17 @@ impl Service for FakeMeshd {
                 ranges: vec!["10.42.0.16/28".to_owned(), "10.42.8.0/26".to_owned()],
                 addresses: 16 + u64::from(addresses),
             }),
-            Request::Routes => Reply::Routes(vec![route()]),
+            Request::Routes => {
+                let (ipv4, name) = ("10.42.0.9".parse().unwrap(), "alpha".to_owned());
+                Reply::Routes(vec![Route { ipv4, name, hops: Some(0), last_seen: None, ..route() }, route()])
+            }
             Request::Counters => Reply::Counters(Box::new(Counters {
                 started_at: 1_800_000_000,
                 messages: MessageCounts { sent: 7, ..MessageCounts::default() },
                 handshakes: Handshakes::default(),
                 state_writes: WriteCounts::default(),
+                rounds: Histogram::default(),
+                sends: Histogram::default(),
                 events: Vec::new(),
             })),
             Request::ListBans => Reply::Bans(vec![ban("mallory", None)]),
@@ -201,8 +208,8 @@ fn events() -> Vec<Event> {
         EventKind::InviteCreated { id: text("inviteid") },
         EventKind::InviteUsed { id: text("inviteid"), node_id: node_id() },
         EventKind::InviteRevoked { id: text("inviteid") },
-        EventKind::BanAdded { node_id: node_id(), reason: BanReason::Manual },
-        EventKind::BanRemoved { node_id: node_id() },
+        EventKind::BanAdded { node_id: node_id(), name: Some(name()), reason: BanReason::Manual },
+        EventKind::BanRemoved { node_id: node_id(), name: None },
         EventKind::Session {
             session: SessionName::Data,
             state: SessionState::Down,
@@ -212,6 +219,7 @@ fn events() -> Vec<Event> {
             session: SessionName::Control,
             health: SessionHealth::Replacing,
             silent: 42,
+            replaced: false,
         },
         EventKind::DaemonUp { daemon: text("keyd") },
         EventKind::DaemonDown { daemon: text("keyd"), error: text("gone") },
@@ -229,62 +237,36 @@ fn events() -> Vec<Event> {
 fn network() -> Network {
     Network {
         id: "networkid".to_owned(),
-        name: "office".to_owned(),
         founder: false,
         inviters: vec!["founder".to_owned()],
-        subnet: "10.42.0.0/16".to_owned(),
-        ipv4: "10.42.7.9".parse().unwrap(),
-        ipv6: "fd12::1".parse().unwrap(),
         ranges: vec!["10.42.7.9/32".to_owned()],
         addresses: 1,
         addresses_left: 0,
-        displaced_by: None,
         conflicts: vec![Conflict {
             node_id: "abcdefghijklm".to_owned(),
             name: Some("web".to_owned()),
             range: "10.42.3.16/28".to_owned(),
         }],
-        members: 3,
+        ..fixtures::network()
     }
 }
 
 fn status(network: Option<Network>) -> Status {
     // Of the same build as the program that is tested.
     version::set(version::build!());
-    let session = || Session {
-        state: SessionState::Up,
-        destination: None,
-        error: None,
-        health: SessionHealth::Fine,
-        silent: None,
-        over_tcp: false,
-    };
-    let daemon = |name: &str, error: Option<&str>| Daemon {
-        name: name.to_owned(),
+    let daemon = |name, error: Option<&str>| Daemon {
         pid: error.is_none().then(std::process::id),
         version: error.is_none().then(Version::current),
         landlock: error.is_none().then_some(Landlock::Full),
         error: error.map(str::to_owned),
-        hint: None,
+        ..fixtures::daemon(name)
     };
+    let status = fixtures::status();
     Status {
-        name: "alpha".to_owned(),
-        node_id: None,
         uptime: 61,
-        config: "/etc/i2plan/config.toml".to_owned(),
         network,
-        former: None,
-        sam: Sam {
-            address: "127.0.0.1:7656".to_owned(),
-            version: Some("3.2".to_owned()),
-            control: session(),
-            fallback: Some(session()),
-            data: session(),
-        },
+        sam: Sam { version: Some("3.2".to_owned()), fallback: Some(fixtures::session()), ..status.sam },
         tunnel: Tunnel {
-            interface: None,
-            mtu: 1280,
-            public_key: None,
             drops: Some(Drops::default()),
             overlaps: vec![Overlap {
                 prefix: "10.42.0.0/16".to_owned(),
@@ -292,18 +274,18 @@ fn status(network: Option<Network>) -> Status {
                 host_prefix: "10.0.0.0/8".to_owned(),
                 interface: Some("vpn".to_owned()),
             }],
-            without_ipv6: false,
             faults: vec![InterfaceFault::Mtu { found: 1500 }],
+            ..status.tunnel
         },
         daemons: vec![daemon("tund", None), daemon("keyd", Some("gone"))],
         // No warning: keyd is down, which says it.
-        static_interface: None,
         keys: vec![KeysProblem::Refused {
             request: "sign this node's record".to_owned(),
             count: 3,
             error: "its clock".to_owned(),
             remedy: None,
         }],
+        ..status
     }
 }
 
@@ -324,28 +306,11 @@ fn keys(member: bool) -> Keys {
 
 fn peer(name: &str) -> Peer {
     Peer {
-        node_id: name.to_owned(),
-        name: name.to_owned(),
         ipv4: "10.42.0.1".parse().unwrap(),
-        ipv6: "fd12::2".parse().unwrap(),
-        public_key: "key".to_owned(),
-        endpoint: "x.b32.i2p".to_owned(),
         ranges: vec!["10.42.0.1/32".to_owned()],
-        depth: 1,
-        inviters: vec!["founder".to_owned()],
-        member_since: 1_799_000_000,
-        signed_at: 1_800_000_000,
-        liveness: Liveness::Present,
-        banned: false,
-        last_heard: None,
-        rtt: None,
         last_handshake: Some(10),
-        tx_packets: 0,
         tx_bytes: 2048,
-        rx_packets: 0,
-        rx_bytes: 0,
-        queue_drops: 0,
-        rx_drops: 0,
+        ..fixtures::peer(name, name)
     }
 }
 
@@ -688,8 +653,9 @@ fn routes_for_people_and_programs() {
     let setup = Setup::healthy();
     assert_eq!(
         stdout(&setup.run(&["routes", "--absolute"])),
-        "IPV4       IPV6     RANGE         NAME  HOPS  VIA  LAST SEEN             CREATED\n\
-         10.42.0.1  fd12::2  10.42.0.0/28  anna     1  -    2027-01-15T08:00:00Z  2027-01-15T08:00:00Z\n"
+        "IPV4       IPV6     RANGE         NAME               HOPS  VIA  LAST SEEN             CREATED\n\
+         10.42.0.1  fd12::2  10.42.0.0/28  anna                  1  -    2027-01-15T08:00:00Z  2027-01-15T08:00:00Z\n\
+         10.42.0.9  fd12::2  10.42.0.0/28  alpha (this node)     0  -    -                     2027-01-15T08:00:00Z\n"
     );
     assert_eq!(json(&setup.run(&["routes", "--json"]))["routes"][0]["hops"], 1);
 }

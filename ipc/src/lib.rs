@@ -20,6 +20,8 @@ pub mod connection_quota;
 pub mod daemon;
 pub mod error;
 pub mod escape;
+#[cfg(feature = "fixtures")]
+pub mod fixtures;
 pub mod frame;
 pub mod hello;
 pub mod histogram;

@@ -189,11 +189,9 @@ impl Dialing {
         let error = match reason {
             DialError::System(errno) => ApiError::new(
                 ErrorKind::NotFound,
-                format!(
-                    "no SAM bridge at {address} ({}); start the I2P router or set i2p.sam_address",
-                    std::io::Error::from_raw_os_error(errno)
-                ),
-            ),
+                format!("no SAM bridge at {address}: {}", std::io::Error::from_raw_os_error(errno)),
+            )
+            .with_hint("start the I2P router or set i2p.sam_address"),
             DialError::TimedOut => {
                 ApiError::new(ErrorKind::Timeout, format!("the SAM bridge at {address} does not answer"))
             }

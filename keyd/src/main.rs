@@ -30,6 +30,7 @@ use i2plan_keyd::service::{Keyd, Purpose};
 use i2plan_keyd::session::{Login, MAX_TUNNEL_LENGTH};
 use i2plan_keyd::store::{Seal, Store, StoreError, StoredKeys};
 use i2plan_keyd::unlock::{self, Descriptor, SAM_PASSWORD, WIREGUARD_KEY};
+use lexopt::ValueExt as _;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::SignalKind;
 use tracing::{info, warn};
@@ -140,8 +141,7 @@ enum Maintenance {
 }
 
 fn parse() -> Result<Parsed<Args>, lexopt::Error> {
-    use lexopt::prelude::*;
-    let mut args = Args {
+    let args = Args {
         store: std::env::var_os("STATE_DIRECTORY")
             .map_or_else(|| Path::new(paths::STATE_DIR).join("keyd"), PathBuf::from),
         sam: BridgeAddress::DEFAULT,
@@ -162,18 +162,17 @@ fn parse() -> Result<Parsed<Args>, lexopt::Error> {
         maintenance: None,
     };
     let mut maintenance = Vec::new();
-    let mut parser = lexopt::Parser::from_env();
-    while let Some(arg) = parser.next()? {
-        match arg {
-            Long("store") => args.store = parser.value()?.into(),
-            Long("sam-address") => args.sam = parser.value()?.parse()?,
-            Long("sam-udp-port") => args.sam_udp_port = parser.value()?.parse_with(parse_udp_port)?,
+    let parsed = program::parse(std::env::args_os().skip(1), args, |args, name, parser| {
+        match name {
+            "store" => args.store = parser.value()?.into(),
+            "sam-address" => args.sam = parser.value()?.parse()?,
+            "sam-udp-port" => args.sam_udp_port = parser.value()?.parse_with(parse_udp_port)?,
             // Empty where the environment of a service does not say.
-            Long("sam-user") => {
+            "sam-user" => {
                 let user = parser.value()?.string()?;
                 args.sam_user = Some(user).filter(|user| !matches!(user.as_str(), "" | "none"));
             }
-            Long("tunnel-length") => {
+            "tunnel-length" => {
                 args.tunnel_length = parser.value()?.parse()?;
                 if args.tunnel_length > MAX_TUNNEL_LENGTH {
                     return Err(format!(
@@ -183,32 +182,35 @@ fn parse() -> Result<Parsed<Args>, lexopt::Error> {
                     .into());
                 }
             }
-            Long("meshd-user") => args.meshd = parser.value()?.string()?,
-            Long("tund-user") => args.tund = parser.value()?.string()?,
-            Long("connector-user") => args.connector = parser.value()?.string()?,
-            Long("rpc-user") => args.rpc = parser.value()?.string()?,
+            "meshd-user" => args.meshd = parser.value()?.string()?,
+            "tund-user" => args.tund = parser.value()?.string()?,
+            "connector-user" => args.connector = parser.value()?.string()?,
+            "rpc-user" => args.rpc = parser.value()?.string()?,
             // Empty where the environment of a service does not say.
-            Long("rpc-orders") => {
+            "rpc-orders" => {
                 args.rpc_orders = match parser.value()?.string()?.as_str() {
                     "true" => true,
                     "false" | "" => false,
                     other => return Err(format!("--rpc-orders: {other:?} is neither true nor false").into()),
                 };
             }
-            Long("refuse") => args.refused.push(parser.value()?.string()?),
-            Long("listen-control") => args.listen_control = Some(parser.value()?.into()),
-            Long("listen") => args.listen = Some(parser.value()?.into()),
-            Long("static") => args.purpose = Purpose::Static,
-            Long("passphrase-fd") => args.passphrase_fd = Some(parser.value()?.parse()?),
-            Long("new-passphrase-fd") => args.new_passphrase_fd = Some(parser.value()?.parse()?),
-            Long("check") => maintenance.push(Maintenance::Check),
-            Long("change-passphrase") => maintenance.push(Maintenance::ChangePassphrase),
-            Long("remove-passphrase") => maintenance.push(Maintenance::RemovePassphrase),
-            Short('h') | Long("help") => return Ok(Parsed::Help),
-            Short('V') | Long("version") => return Ok(Parsed::Version),
-            _ => return Err(arg.unexpected()),
+            "refuse" => args.refused.push(parser.value()?.string()?),
+            "listen-control" => args.listen_control = Some(parser.value()?.into()),
+            "listen" => args.listen = Some(parser.value()?.into()),
+            "static" => args.purpose = Purpose::Static,
+            "passphrase-fd" => args.passphrase_fd = Some(parser.value()?.parse()?),
+            "new-passphrase-fd" => args.new_passphrase_fd = Some(parser.value()?.parse()?),
+            "check" => maintenance.push(Maintenance::Check),
+            "change-passphrase" => maintenance.push(Maintenance::ChangePassphrase),
+            "remove-passphrase" => maintenance.push(Maintenance::RemovePassphrase),
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
+    let mut args = match parsed {
+        Parsed::Run(args) => args,
+        other => return Ok(other),
+    };
     if maintenance.len() > 1 {
         return Err("--check, --change-passphrase and --remove-passphrase exclude each other".into());
     }

@@ -239,7 +239,14 @@ fn every_method_answers_over_both_ways() {
         .await?;
         let peers = done(one, "peers.list", json!({})).await?;
         let other = json!({ "node_id": peers["peers"][0]["node_id"] });
-        assert_eq!(done(one, "routes.list", json!({})).await?["routes"][0]["node_id"], other["node_id"]);
+        let routes = done(one, "routes.list", json!({})).await?;
+        let own = done(one, "status", json!({})).await?["node_id"].clone();
+        let hops = |node: &Value| {
+            let mut routes = routes["routes"].as_array().unwrap().iter();
+            routes.find(|route| route["node_id"] == *node).map(|route| route["hops"].clone())
+        };
+        assert_eq!(routes["total"], 2);
+        assert_eq!((hops(&own), hops(&other["node_id"])), (Some(json!(0)), Some(json!(1))));
         assert_eq!(done(one, "invite.revoke", id).await?["invite"]["state"], "revoked");
 
         // An invite for several nodes is for one address each; the inviter can give more later.
@@ -318,6 +325,11 @@ fn every_method_answers_over_both_ways() {
         assert!(settings["settings"].as_array().unwrap().len() > 8, "{settings}");
         let name = done(one, "config.get", json!(["node.name"])).await?;
         assert_eq!((&name["key"], &name["value"]), (&json!("node.name"), &json!("n1")));
+        let all = done(one, "config.get", json!({})).await?;
+        assert_eq!(
+            (&all["node.name"], &all["mesh.max_peers"], &all["rpc.enabled"], &all["mesh.accept_subnets"]),
+            (&json!("n1"), &json!(50), &json!(true), &json!(["any"]))
+        );
         assert_eq!(refused(one, "config.get", json!(["node.nmae"])).await?, -32_002);
         let change = done(one, "config.set", json!(["mesh.peer_timeout", 240])).await?;
         assert_eq!(change["changes"][0]["key"], "mesh.peer_timeout");

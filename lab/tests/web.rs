@@ -247,6 +247,12 @@ fn a_node_invites_on_its_page_and_another_joins_on_its_own() {
             assert!(!page.body.contains(&code), "{path}");
         }
         assert_eq!(browser.get("/readyz").await?.status, 200);
+        // The member answers control messages, and its page draws how long that took.
+        let drawn = "aria-label=\"round trip ";
+        one.until("round trips are drawn", TIMEOUT, async |_| {
+            Ok(browser.get(&details).await?.body.contains(drawn))
+        })
+        .await?;
 
         // A ban, which the page shows and the node keeps.
         let banned = browser.post(&format!("{details}/ban"), "description=noise&duration=1h").await?;

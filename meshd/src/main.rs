@@ -15,6 +15,7 @@ use i2plan_meshd::shell::daemon::{Options, run};
 use i2plan_meshd::shell::event_log::EventLog;
 use i2plan_meshd::shell::static_interface;
 use i2plan_proto::sam::session::Style;
+use lexopt::ValueExt as _;
 
 const HELP: &str = "\
 i2plan-meshd: SAM sessions, gossip, invites and the control API of an i2plan node
@@ -58,8 +59,7 @@ struct Args {
 }
 
 fn parse() -> Result<Parsed<Args>, lexopt::Error> {
-    use lexopt::prelude::*;
-    let mut args = Args {
+    let args = Args {
         config: None,
         state: std::env::var_os("STATE_DIRECTORY").map(PathBuf::from),
         keyd: paths::system_socket(paths::KEYD_MESHD_SOCKET),
@@ -68,22 +68,19 @@ fn parse() -> Result<Parsed<Args>, lexopt::Error> {
         listen: None,
         static_style: None,
     };
-    let mut parser = lexopt::Parser::from_env();
-    while let Some(arg) = parser.next()? {
-        match arg {
-            Long("config") => args.config = Some(parser.value()?.into()),
-            Long("state") => args.state = Some(parser.value()?.into()),
-            Long("keyd-socket") => args.keyd = parser.value()?.into(),
-            Long("tund-socket") => args.tund = parser.value()?.into(),
-            Long("named-user") => args.named = parser.value()?.string()?,
-            Long("listen") => args.listen = Some(parser.value()?.into()),
-            Long("static") => args.static_style = Some(parser.value()?.parse()?),
-            Short('h') | Long("help") => return Ok(Parsed::Help),
-            Short('V') | Long("version") => return Ok(Parsed::Version),
-            _ => return Err(arg.unexpected()),
+    program::parse(std::env::args_os().skip(1), args, |args, name, parser| {
+        match name {
+            "config" => args.config = Some(parser.value()?.into()),
+            "state" => args.state = Some(parser.value()?.into()),
+            "keyd-socket" => args.keyd = parser.value()?.into(),
+            "tund-socket" => args.tund = parser.value()?.into(),
+            "named-user" => args.named = parser.value()?.string()?,
+            "listen" => args.listen = Some(parser.value()?.into()),
+            "static" => args.static_style = Some(parser.value()?.parse()?),
+            _ => return Ok(false),
         }
-    }
-    Ok(Parsed::Run(args))
+        Ok(true)
+    })
 }
 
 fn start(args: Args) -> Result<(), End> {

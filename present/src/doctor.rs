@@ -210,7 +210,7 @@ mod tests {
             session.state = SessionState::Down;
         }
         let found = examine(&status, &[], &Version::current(), None);
-        assert!(found.iter().any(|found| found.message.starts_with("no I2P router answers")), "{found:?}");
+        assert!(found.iter().any(|found| found.message.starts_with("no SAM bridge at")), "{found:?}");
         assert!(found.iter().all(|found| found.subject != "router"), "{found:?}");
     }
 }

@@ -41,6 +41,11 @@ impl From<&EventKind> for Level {
     }
 }
 
+/// A node by its name, if that is known, and its short id.
+fn named(name: Option<&String>, node_id: &str) -> String {
+    name.map_or_else(|| short(node_id).to_owned(), |name| label(name, node_id))
+}
+
 /// What happened, in a sentence.
 #[must_use]
 pub fn describe(what: &EventKind) -> String {
@@ -73,14 +78,16 @@ pub fn describe(what: &EventKind) -> String {
         EventKind::InviteCreated { id } => format!("invite {id} was made"),
         EventKind::InviteUsed { id, node_id } => format!("invite {id} was used by {}", short(node_id)),
         EventKind::InviteRevoked { id } => format!("invite {id} is revoked"),
-        EventKind::BanAdded { node_id, reason } => {
+        EventKind::BanAdded { node_id, name, reason } => {
             let reason = match reason {
                 BanReason::Manual => "by hand",
                 BanReason::InvalidMessages => "for invalid messages",
             };
-            format!("{} is banned {reason}", short(node_id))
+            format!("{} is banned {reason}", named(name.as_ref(), node_id))
         }
-        EventKind::BanRemoved { node_id } => format!("{} is not banned any more", short(node_id)),
+        EventKind::BanRemoved { node_id, name } => {
+            format!("{} is not banned any more", named(name.as_ref(), node_id))
+        }
         EventKind::Session { session, state, error } => {
             let session = name_of(*session);
             match error {
@@ -89,7 +96,10 @@ pub fn describe(what: &EventKind) -> String {
                 _ => format!("the {session} is {}", describe_state(*state)),
             }
         }
-        EventKind::SessionHealth { session, health, silent } => {
+        EventKind::SessionHealth { session, replaced: true, .. } => {
+            format!("another {} was opened in the place of the silent one", name_of(*session))
+        }
+        EventKind::SessionHealth { session, health, silent, replaced: false } => {
             let (session, silent) = (name_of(*session), units::duration(*silent));
             match health {
                 SessionHealth::Fine => format!("the {session} carries traffic again"),
@@ -182,6 +192,23 @@ mod tests {
             error: Some("gone".to_owned()),
         };
         assert_eq!(describe(&again), "the data session is being opened");
+        let banned = |name: Option<&str>| EventKind::BanRemoved {
+            node_id: "abcdefghijk".to_owned(),
+            name: name.map(str::to_owned),
+        };
+        assert_eq!(describe(&banned(Some("web"))), "web (abcdefghij) is not banned any more");
+        assert_eq!(describe(&banned(None)), "abcdefghij is not banned any more");
+        let fine = |replaced| EventKind::SessionHealth {
+            session: SessionName::Control,
+            health: SessionHealth::Fine,
+            silent: 0,
+            replaced,
+        };
+        assert_eq!(describe(&fine(false)), "the control session carries traffic again");
+        assert_eq!(
+            describe(&fine(true)),
+            "another control session was opened in the place of the silent one"
+        );
         let nameless = EventKind::TunnelUp { node_id: "abcdefghijk".to_owned(), name: String::new() };
         assert_eq!(describe(&nameless), "the tunnel to abcdefghij is up");
         assert_eq!(

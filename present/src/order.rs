@@ -106,7 +106,7 @@ pub fn consequences(member: &Candidate, peers: &[Peer], tree: &[Branch], look: &
 
 #[cfg(test)]
 pub(super) mod tests {
-    use i2plan_ipc::api::meshd::Liveness;
+    use i2plan_ipc::fixtures;
     use i2plan_proto::identity::{NetworkId, NodeId};
     use i2plan_proto::invite::Uses;
 
@@ -152,28 +152,9 @@ pub(super) mod tests {
 
     pub(crate) fn peer(node_id: &str, inviters: &[&str]) -> Peer {
         Peer {
-            node_id: node_id.to_owned(),
-            name: node_id.to_owned(),
-            ipv4: "10.42.0.2".parse().unwrap(),
-            ipv6: "fd12::2".parse().unwrap(),
-            public_key: String::new(),
-            endpoint: String::new(),
-            ranges: Vec::new(),
             depth: inviters.len() as u64,
             inviters: inviters.iter().map(|inviter| (*inviter).to_owned()).collect(),
-            member_since: 1_799_000_000,
-            signed_at: 0,
-            liveness: Liveness::Present,
-            banned: false,
-            last_heard: None,
-            rtt: None,
-            last_handshake: None,
-            tx_packets: 0,
-            tx_bytes: 0,
-            rx_packets: 0,
-            rx_bytes: 0,
-            queue_drops: 0,
-            rx_drops: 0,
+            ..fixtures::peer(node_id, node_id)
         }
     }
 

@@ -261,6 +261,8 @@ pub(crate) fn drops_of(queue_drops: u64, rx_drops: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use i2plan_ipc::fixtures;
+
     use super::*;
     use crate::status::tests::status;
 
@@ -270,19 +272,9 @@ mod tests {
 
     fn peer(name: &str, node_id: &str) -> Peer {
         Peer {
-            node_id: node_id.to_owned(),
-            name: name.to_owned(),
             ipv4: "10.42.7.9".parse().unwrap(),
             ipv6: "fd12:3456:789a:bcde::1".parse().unwrap(),
-            public_key: "key".to_owned(),
-            endpoint: "x.b32.i2p".to_owned(),
             ranges: vec!["10.42.7.9/32".to_owned()],
-            depth: 1,
-            inviters: vec!["founder".to_owned()],
-            member_since: 1_799_000_000,
-            signed_at: 1_800_000_000,
-            liveness: Liveness::Present,
-            banned: false,
             last_heard: Some(3),
             rtt: Some(1200),
             last_handshake: Some(45),
@@ -290,8 +282,7 @@ mod tests {
             tx_bytes: 1536,
             rx_packets: 2,
             rx_bytes: 20 << 20,
-            queue_drops: 0,
-            rx_drops: 0,
+            ..fixtures::peer(node_id, name)
         }
     }
 

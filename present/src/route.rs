@@ -28,9 +28,9 @@ pub struct Row {
     pub ipv6: String,
     /// The address ranges that it holds; empty for a single address.
     pub ranges: String,
-    /// Its name, with its short node id if others have the same.
+    /// Its name, with its short node id if others have the same; that it is this node, if it is.
     pub name: String,
-    /// Members on the way, itself included.
+    /// Members on the way, itself included; 0 for this node.
     pub hops: String,
     /// The member through which it answers.
     pub via: String,
@@ -55,13 +55,19 @@ impl Row {
             ipv4: route.ipv4.to_string(),
             ipv6: route.ipv6.to_string(),
             ranges: ranges(&route.ranges),
-            name: label(route),
+            name: if is_local(route) { format!("{} (this node)", label(route)) } else { label(route) },
             hops: units::or_dash(route.hops.map(|hops| hops.to_string())),
             via: units::or_dash(route.via.as_ref().map(via)),
             last_seen: units::or_dash(route.last_seen.map(|at| times.at(at))),
             created: times.at(route.created),
         }
     }
+}
+
+/// Whether a route is that of this node itself.
+#[must_use]
+pub fn is_local(route: &Route) -> bool {
+    route.hops == Some(0)
 }
 
 /// The names of the members to which routes lead, to tell those of one name apart.

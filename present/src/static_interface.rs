@@ -5,7 +5,7 @@ use i2plan_ipc::api::meshd::{SessionState, StaticPeer, Status};
 
 use super::look::{Look, Times, Tone};
 use super::peer::{DataPath, SESSION_LIFETIME, UNKNOWN, drops_of};
-use super::status::Warning;
+use super::status::{Warning, of_the_bridge};
 use super::table::{Column, Rendered, Table};
 use super::text::clean;
 use super::units;
@@ -158,14 +158,8 @@ pub fn of_the_session(status: &Status) -> Option<Warning> {
         return None;
     }
     let reason = session.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
-    let address = &status.sam.address;
     Some(if status.sam.version.is_none() {
-        Warning {
-            message: format!("no I2P router answers at {address}{reason}"),
-            hint: format!(
-                "start the I2P router and enable its SAM bridge; if that is not at {address}, set i2p.sam_address"
-            ),
-        }
+        of_the_bridge(&status.sam.address, session.error.as_deref())
     } else {
         Warning {
             message: format!("the session is down{reason}"),

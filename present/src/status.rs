@@ -108,13 +108,7 @@ pub fn of_the_sessions(status: &Status) -> Vec<Warning> {
     let sessions = [("control", &sam.control), ("data", &sam.data)];
     if sam.version.is_none() && sessions.iter().all(|(_, session)| session.state == SessionState::Down) {
         let reason = sessions.iter().find_map(|(_, session)| session.error.as_deref());
-        return vec![Warning {
-            message: format!("no I2P router answers at {}{}", sam.address, because(reason)),
-            hint: format!(
-                "start the I2P router and enable its SAM bridge; if that is not at {}, set i2p.sam_address",
-                sam.address
-            ),
-        }];
+        return vec![of_the_bridge(&sam.address, reason)];
     }
     if sam.control.over_tcp {
         return vec![Warning {
@@ -148,6 +142,22 @@ pub fn of_the_sessions(status: &Status) -> Vec<Warning> {
     down.chain(sessions.iter().filter_map(|(name, session)| of_silence(name, session))).collect()
 }
 
+/// That there is no SAM bridge, in the words of all that find it.
+#[must_use]
+pub fn of_the_bridge(address: &str, error: Option<&str>) -> Warning {
+    let message = format!("no SAM bridge at {address}");
+    Warning {
+        message: match error {
+            Some(error) if error.starts_with(&message) => error.to_owned(),
+            error => message + &because(error),
+        },
+        hint: format!(
+            "start the I2P router and enable its SAM bridge, or i2plan-routerd if there is none; if that is not at \
+             {address}, set i2p.sam_address"
+        ),
+    }
+}
+
 /// A session that is up and carries nothing, once it has not passed its test.
 fn of_silence(name: &str, session: &Session) -> Option<Warning> {
     let is_silent = session.state == SessionState::Up && session.health == SessionHealth::Replacing;
@@ -168,7 +178,8 @@ fn describe_silence(session: &Session) -> String {
 pub fn of_the_interface(status: &Status) -> Option<Warning> {
     // Why tund cannot have one has been said.
     let said = status.daemons.iter().any(|daemon| daemon.name == "tund" && daemon.error.is_some());
-    (status.network.is_some() && status.tunnel.interface.is_none() && !said).then(|| Warning {
+    let missing = status.tunnel.interface.is_none() && !status.tunnel.making;
+    (status.network.is_some() && missing && !said).then(|| Warning {
         message: "the tunnel interface is not up".to_owned(),
         hint: "see the log of i2plan-tund; it needs CAP_NET_ADMIN, and /dev/net/tun when it starts"
             .to_owned(),
@@ -455,10 +466,10 @@ pub fn role(network: &Network) -> &'static str {
     if network.founder { ", founded by this node" } else { "" }
 }
 
-/// The tunnel's interface, or that it is not up.
+/// The tunnel's interface, or that it is being made or not up.
 #[must_use]
 pub fn interface(tunnel: &Tunnel) -> &str {
-    tunnel.interface.as_deref().unwrap_or("not up")
+    tunnel.interface.as_deref().unwrap_or(if tunnel.making { "being made" } else { "not up" })
 }
 
 /// The SAM bridge: the version that it speaks, and its address.
@@ -553,6 +564,7 @@ pub fn describe_drops(tunnel: &Tunnel) -> Option<String> {
 #[cfg(test)]
 pub(super) mod tests {
     use i2plan_ipc::api::tund::{HostUse, Overlap};
+    use i2plan_ipc::fixtures;
 
     use super::*;
 
@@ -561,65 +573,31 @@ pub(super) mod tests {
     }
 
     fn session(state: SessionState) -> Session {
-        Session {
-            state,
-            destination: Some("xyz.b32.i2p".to_owned()),
-            error: None,
-            health: SessionHealth::Fine,
-            silent: None,
-            over_tcp: false,
-        }
+        Session { state, destination: Some("xyz.b32.i2p".to_owned()), ..fixtures::session() }
     }
 
     pub(crate) fn status() -> Status {
-        let daemon = |name: &str, pid| Daemon {
-            name: name.to_owned(),
-            pid: Some(pid),
-            version: Some(version()),
-            landlock: None,
-            error: None,
-            hint: None,
-        };
+        let daemon =
+            |name, pid| Daemon { pid: Some(pid), version: Some(version()), ..fixtures::daemon(name) };
+        let status = fixtures::status();
         Status {
-            name: "alpha".to_owned(),
             node_id: Some("node".to_owned()),
             uptime: 12_000,
-            config: "/etc/i2plan/config.toml".to_owned(),
-            network: Some(Network {
-                id: "net".to_owned(),
-                name: "office".to_owned(),
-                founder: true,
-                inviters: Vec::new(),
-                subnet: "10.42.0.0/16".to_owned(),
-                ipv4: "10.42.7.9".parse().unwrap(),
-                ipv6: "fd12::1".parse().unwrap(),
-                ranges: vec!["10.42.0.0/16".to_owned()],
-                addresses: 65_536,
-                addresses_left: 65_518,
-                displaced_by: None,
-                conflicts: Vec::new(),
-                members: 3,
-            }),
-            former: None,
+            network: Some(fixtures::network()),
             sam: Sam {
-                address: "127.0.0.1:7656".to_owned(),
                 version: Some("3.2".to_owned()),
                 control: session(SessionState::Up),
-                fallback: None,
                 data: session(SessionState::Opening),
+                ..status.sam
             },
             tunnel: Tunnel {
                 interface: Some("i2plan0".to_owned()),
-                mtu: 1280,
                 public_key: Some("key=".to_owned()),
                 drops: Some(Drops { no_route: 1, unknown: 2, ..Drops::default() }),
-                overlaps: Vec::new(),
-                without_ipv6: false,
-                faults: Vec::new(),
+                ..status.tunnel
             },
             daemons: vec![daemon("keyd", 10), daemon("meshd", 11), daemon("tund", 12)],
-            keys: Vec::new(),
-            static_interface: None,
+            ..status
         }
     }
 
@@ -892,13 +870,17 @@ Daemons
         status.sam.control = Session {
             state: SessionState::Down,
             destination: None,
-            error: Some("connection refused".to_owned()),
+            error: Some("no SAM bridge at 127.0.0.1:7656: connection refused".to_owned()),
             health: SessionHealth::Fine,
             silent: None,
             over_tcp: false,
         };
         status.sam.data = status.sam.control.clone();
-        assert_eq!(messages(&status), ["no I2P router answers at 127.0.0.1:7656: connection refused"]);
+        assert_eq!(messages(&status), ["no SAM bridge at 127.0.0.1:7656: connection refused"]);
+        for session in [&mut status.sam.control, &mut status.sam.data] {
+            session.error = Some("it does not answer".to_owned());
+        }
+        assert_eq!(messages(&status), ["no SAM bridge at 127.0.0.1:7656: it does not answer"]);
     }
 
     #[test]
@@ -948,6 +930,8 @@ Daemons
         let mut status = status();
         status.tunnel.interface = None;
         assert_eq!(messages(&status), ["the tunnel interface is not up"]);
+        status.tunnel.making = true;
+        assert!(messages(&status).is_empty());
         // A node that is in no network needs none.
         status.network = None;
         assert!(messages(&status).is_empty());

@@ -47,21 +47,17 @@ struct Args {
 }
 
 fn parse() -> Result<Parsed<Args>, lexopt::Error> {
-    use lexopt::prelude::*;
     let state = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
-    let mut args = Args { config: None, state, fetch_seed: false };
-    let mut parser = lexopt::Parser::from_env();
-    while let Some(arg) = parser.next()? {
-        match arg {
-            Long("config") => args.config = Some(parser.value()?.into()),
-            Long("state") => args.state = Some(parser.value()?.into()),
-            Long("fetch-seed") => args.fetch_seed = true,
-            Short('h') | Long("help") => return Ok(Parsed::Help),
-            Short('V') | Long("version") => return Ok(Parsed::Version),
-            _ => return Err(arg.unexpected()),
+    let args = Args { config: None, state, fetch_seed: false };
+    program::parse(std::env::args_os().skip(1), args, |args, name, parser| {
+        match name {
+            "config" => args.config = Some(parser.value()?.into()),
+            "state" => args.state = Some(parser.value()?.into()),
+            "fetch-seed" => args.fetch_seed = true,
+            _ => return Ok(false),
         }
-    }
-    Ok(Parsed::Run(args))
+        Ok(true)
+    })
 }
 
 fn start(args: Args) -> Result<(), End> {

@@ -292,14 +292,12 @@ impl From<ClientError> for Error {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv6Addr;
     use std::os::fd::OwnedFd;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use i2plan_ipc::access::{Access, Who};
-    use i2plan_ipc::api::meshd::{
-        Ban, BanReason, Cursor, Events, Grant, Liveness, Peer, Sam, Session, SessionState, Status, Tunnel,
-    };
+    use i2plan_ipc::api::meshd::{Cursor, Events, Grant, Peer, Status};
+    use i2plan_ipc::fixtures::{self, ban};
     use i2plan_ipc::server::{Answer, Service, serve};
     use serde_json::{Value, json};
     use tokio::net::UnixListener;
@@ -376,42 +374,7 @@ mod tests {
     }
 
     fn member(number: u8, name: &str) -> Peer {
-        Peer {
-            node_id: id(number),
-            name: name.to_owned(),
-            ipv4: [10, 42, 0, number].into(),
-            ipv6: Ipv6Addr::UNSPECIFIED,
-            public_key: String::new(),
-            endpoint: String::new(),
-            ranges: Vec::new(),
-            depth: 1,
-            inviters: Vec::new(),
-            member_since: 1_799_000_000,
-            signed_at: 0,
-            liveness: Liveness::Present,
-            banned: false,
-            last_heard: None,
-            rtt: None,
-            last_handshake: None,
-            tx_packets: 0,
-            tx_bytes: 0,
-            rx_packets: 0,
-            rx_bytes: 0,
-            queue_drops: 0,
-            rx_drops: 0,
-        }
-    }
-
-    fn ban(node_id: &str, name: &str) -> Ban {
-        Ban {
-            node_id: node_id.to_owned(),
-            name: Some(name.to_owned()),
-            reason: BanReason::Manual,
-            description: String::new(),
-            created_at: 0,
-            expires_at: None,
-            strikes: 0,
-        }
+        Peer { ipv4: [10, 42, 0, number].into(), ..fixtures::peer(&id(number), name) }
     }
 
     /// A node called alpha, with members, and a ban of one that has left.
@@ -424,42 +387,10 @@ mod tests {
         type Api = MeshdApi;
 
         async fn call(&self, _: Role, request: Request, _: Vec<OwnedFd>) -> Result<Answer<Reply>, ApiError> {
-            let session = || Session {
-                state: SessionState::Down,
-                destination: None,
-                error: None,
-                health: i2plan_ipc::api::meshd::SessionHealth::Fine,
-                silent: None,
-                over_tcp: false,
-            };
             Ok(match request {
-                Request::Status => Reply::Status(Box::new(Status {
-                    name: "alpha".to_owned(),
-                    node_id: Some(id(1)),
-                    uptime: 0,
-                    config: "/etc/i2plan/config.toml".to_owned(),
-                    network: None,
-                    former: None,
-                    sam: Sam {
-                        address: "127.0.0.1:7656".to_owned(),
-                        version: None,
-                        control: session(),
-                        fallback: None,
-                        data: session(),
-                    },
-                    tunnel: Tunnel {
-                        interface: None,
-                        mtu: 1280,
-                        public_key: None,
-                        drops: None,
-                        overlaps: Vec::new(),
-                        without_ipv6: false,
-                        faults: Vec::new(),
-                    },
-                    daemons: Vec::new(),
-                    keys: Vec::new(),
-                    static_interface: None,
-                })),
+                Request::Status => {
+                    Reply::Status(Box::new(Status { node_id: Some(id(1)), ..fixtures::status() }))
+                }
                 Request::Peers => {
                     self.lists.fetch_add(1, Ordering::Relaxed);
                     Reply::Peers(vec![member(2, "web"), member(3, "db"), member(4, "DB")])

@@ -49,28 +49,24 @@ struct Args {
 }
 
 fn parse() -> Result<Parsed<Args>, lexopt::Error> {
-    use lexopt::prelude::*;
-    let mut args = Args {
+    let args = Args {
         config: None,
         state: std::env::var_os("STATE_DIRECTORY").map(PathBuf::from),
         meshd: paths::system_socket(paths::MESHD_SOCKET),
         keyd: None,
         listen: None,
     };
-    let mut parser = lexopt::Parser::from_env();
-    while let Some(arg) = parser.next()? {
-        match arg {
-            Long("config") => args.config = Some(parser.value()?.into()),
-            Long("state") => args.state = Some(parser.value()?.into()),
-            Long("meshd-socket") => args.meshd = parser.value()?.into(),
-            Long("keyd-socket") => args.keyd = Some(parser.value()?.into()),
-            Long("listen") => args.listen = Some(parser.value()?.into()),
-            Short('h') | Long("help") => return Ok(Parsed::Help),
-            Short('V') | Long("version") => return Ok(Parsed::Version),
-            _ => return Err(arg.unexpected()),
+    program::parse(std::env::args_os().skip(1), args, |args, name, parser| {
+        match name {
+            "config" => args.config = Some(parser.value()?.into()),
+            "state" => args.state = Some(parser.value()?.into()),
+            "meshd-socket" => args.meshd = parser.value()?.into(),
+            "keyd-socket" => args.keyd = Some(parser.value()?.into()),
+            "listen" => args.listen = Some(parser.value()?.into()),
+            _ => return Ok(false),
         }
-    }
-    Ok(Parsed::Run(args))
+        Ok(true)
+    })
 }
 
 fn start(args: Args) -> Result<(), End> {

@@ -1,17 +1,19 @@
 //! The methods: one table, by which calls are dispatched and which `rpc.discover` describes.
 //!
-//! Results are what `i2planctl --json` prints, with counts and with what programs otherwise would look for.
+//! Results are what `i2planctl --json` prints, with counts, with the values of settings in their types, and with what
+//! programs otherwise would look for.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use i2plan_config::{Kind, find as find_key};
 use i2plan_ipc::ErrorKind;
 use i2plan_ipc::api::Call;
 use i2plan_ipc::api::meshd::{
     AddBan, Ban, ConfigChange, CreateInvite, DEFAULT_EXPIRY, Events, GetConfig, GetKeys, GetStatus, Grant,
     GrantAddresses, Invite, IssuedInvite, Join, Keys, Leave, ListBans, ListInvites, ListPeers, ListRoutes,
     MeshdApi, Network, Peer, PingMember, PollEvents, RecoverKeys, Reload, RemoveBan, Reply, Request, Revoke,
-    RevokeInvite, RotateKey, Route, Session, SessionState, SetConfig, Setting, Status, WireGuardKey,
+    RevokeInvite, RotateKey, Route, Session, SessionState, SetConfig, Setting, Source, Status, WireGuardKey,
     max_uses,
 };
 use i2plan_ipc::client::ClientError;
@@ -211,8 +213,9 @@ methods! {
     /// Begins a new epoch of the WireGuard key.
     "key.rotate" (_params: Nothing) -> Rotated = RotateKey, wireguard => Rotated { wireguard };
     /// The configuration in force.
-    "config.list" (_params: Nothing) -> Settings = GetConfig, settings => Settings { settings };
-    /// One key of it, or all without a key.
+    "config.list" (_params: Nothing) -> Settings =
+        GetConfig, settings => Settings { settings: settings.into_iter().map(TypedSetting::of).collect() };
+    /// One key of it; without a key the values of all, by key.
     "config.get" (params: Key) -> Found = GetConfig, settings => find_setting(settings, params.key.as_deref())?;
     /// Changes a key until meshd ends, if it can be changed at run time.
     "config.set" (params: KeyValue) -> Changes =
@@ -267,7 +270,7 @@ results! {
     /// How many delegations keyd remembers.
     Recovered { delegations: u64 }
     /// The configuration.
-    Settings { settings: Vec<Setting> }
+    Settings { settings: Vec<TypedSetting> }
     /// What is different now.
     Changes { changes: Vec<ConfigChange> }
     /// Versions by program.
@@ -313,12 +316,61 @@ impl NodeStatus {
     }
 }
 
-/// A key of the configuration, or all of them.
+/// A value of the configuration: what stands between the commas of a list are its elements.
+#[derive(Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(untagged)]
+enum Typed {
+    Flag(bool),
+    Number(i64),
+    Text(String),
+    List(Vec<String>),
+}
+
+impl Typed {
+    /// The value of a key in its type; what is none of that type, such as `auto`, is text.
+    fn of(key: &str, text: String) -> Self {
+        let kind = find_key(key).map_or(Kind::Text, |known| known.kind);
+        match kind {
+            Kind::Flag => text.parse().map_or(Self::Text(text), Self::Flag),
+            Kind::Number => text.parse().map_or(Self::Text(text), Self::Number),
+            Kind::List => Self::List(text.split(',').map(|element| element.trim().to_owned()).collect()),
+            Kind::Text => Self::Text(text),
+        }
+    }
+}
+
+/// One key of the configuration.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Setting")]
+struct TypedSetting {
+    /// `section.key`.
+    key: String,
+    /// The variable that sets it.
+    variable: String,
+    /// The value in force; null where there is none by default.
+    value: Option<Typed>,
+    /// Where that comes from.
+    source: Source,
+    /// Whether it can be changed without a restart.
+    live: bool,
+    /// A value that the file or the environment has now and that counts only after a restart.
+    pending: Option<Typed>,
+}
+
+impl TypedSetting {
+    fn of(setting: Setting) -> Self {
+        let Setting { key, variable, value, source, live, pending } = setting;
+        let typed = |text: Option<String>| text.map(|text| Typed::of(&key, text));
+        Self { value: typed(value), pending: typed(pending), key, variable, source, live }
+    }
+}
+
+/// A key of the configuration, or the values of all.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 enum Found {
-    One(Setting),
-    All(Settings),
+    One(TypedSetting),
+    All(BTreeMap<String, Option<Typed>>),
 }
 
 /// The gateway itself.
@@ -352,8 +404,11 @@ fn one_invite(invites: Vec<IssuedInvite>, id: &str) -> Result<OneInvite, Error> 
 }
 
 fn find_setting(settings: Vec<Setting>, key: Option<&str>) -> Result<Found, Error> {
-    let Some(key) = key else { return Ok(Found::All(Settings { settings })) };
-    settings.into_iter().find(|setting| setting.key == key).map(Found::One).ok_or_else(|| {
+    let mut settings = settings.into_iter().map(TypedSetting::of);
+    let Some(key) = key else {
+        return Ok(Found::All(settings.map(|setting| (setting.key, setting.value)).collect()));
+    };
+    settings.find(|setting| setting.key == key).map(Found::One).ok_or_else(|| {
         Error::new(ErrorKind::NotFound, "the configuration has no such key")
             .with_hint("`config.list` tells which there are")
     })
@@ -361,7 +416,7 @@ fn find_setting(settings: Vec<Setting>, key: Option<&str>) -> Result<Found, Erro
 
 #[cfg(test)]
 mod tests {
-    use i2plan_ipc::api::meshd::{InviteState, Source};
+    use i2plan_ipc::api::meshd::InviteState;
     use serde_json::json;
 
     use super::*;
@@ -476,7 +531,7 @@ mod tests {
         let found = ask("config.get", &json!(["c.d"])).finish(reply()).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&found).unwrap()["key"], "c.d");
         let all = ask("config.get", &json!({})).finish(reply()).unwrap();
-        assert_eq!(serde_json::from_slice::<Value>(&all).unwrap()["settings"].as_array().unwrap().len(), 2);
+        assert_eq!(serde_json::from_slice::<Value>(&all).unwrap(), json!({ "a.b": null, "c.d": null }));
         let error = ask("config.get", &json!(["c"])).finish(reply()).unwrap_err();
         assert_eq!(error.code, Code::Api(ErrorKind::NotFound));
 
@@ -493,6 +548,37 @@ mod tests {
         let found = ask("invite.show", &json!({ "id": "i" })).finish(reply()).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&found).unwrap()["invite"]["state"], "open");
         assert!(ask("invite.show", &json!({ "id": "x" })).finish(reply()).is_err());
+    }
+
+    #[test]
+    fn values_of_the_configuration_have_their_types() {
+        for (key, text, expected) in [
+            ("node.name", "123", json!("123")),
+            ("mesh.max_peers", "80", json!(80)),
+            ("i2p.tunnel_length_variance", "-2", json!(-2)),
+            ("i2p.sam_udp_port", "auto", json!("auto")),
+            ("rpc.orders", "false", json!(false)),
+            ("mesh.peer_timeout", "300s", json!("300s")),
+            ("mesh.accept_subnets", "any", json!(["any"])),
+            ("mesh.accept_subnets", "10.0.0.0/8, 192.168.0.0/16", json!(["10.0.0.0/8", "192.168.0.0/16"])),
+            ("of.another_version", "true", json!("true")),
+        ] {
+            let setting = Setting {
+                key: key.to_owned(),
+                variable: String::new(),
+                value: Some(text.to_owned()),
+                source: Source::Default,
+                live: true,
+                pending: Some(text.to_owned()),
+            };
+            let result = |params| {
+                let found = ask("config.get", &params).finish(Reply::Config(vec![setting.clone()])).unwrap();
+                serde_json::from_slice::<Value>(&found).unwrap()
+            };
+            let one = result(json!([key]));
+            assert_eq!((&one["value"], &one["pending"]), (&expected, &expected), "{key}");
+            assert_eq!(result(json!([])), json!({ key: expected }));
+        }
     }
 
     #[test]

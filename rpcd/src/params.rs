@@ -10,6 +10,7 @@ use i2plan_ipc::secret::SecretText;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{DeserializeOwned, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::error::Error;
@@ -193,6 +194,14 @@ pub struct Poll {
     pub traffic: Option<bool>,
 }
 
+/// The whole number that one with a fraction is, if it is one.
+fn whole_of(number: f64) -> Option<i64> {
+    /// Above that not every whole number has a form of its own.
+    const MOST: f64 = 9_007_199_254_740_992.0;
+    #[expect(clippy::cast_possible_truncation, reason = "it is whole and not too large")]
+    (number.fract() == 0.0 && number.abs() <= MOST).then_some(number as i64)
+}
+
 /// A whole number. In JSON `1.0` is `1`.
 struct Whole<T>(T);
 
@@ -219,13 +228,10 @@ impl<'de, T: TryFrom<i128>> Deserialize<'de> for Whole<T> {
             }
 
             fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Whole<T>, E> {
-                /// Above that not every whole number has a form of its own.
-                const MOST: f64 = 9_007_199_254_740_992.0;
-                if number.fract() != 0.0 || number.abs() > MOST {
-                    return Err(E::invalid_value(Unexpected::Float(number), &self));
+                match whole_of(number) {
+                    Some(number) => self.visit_i128(number.into()),
+                    None => Err(E::invalid_value(Unexpected::Float(number), &self)),
                 }
-                #[expect(clippy::cast_possible_truncation, reason = "it is whole and not too large")]
-                self.visit_i128(number as i128)
             }
         }
         deserializer.deserialize_any(Reader(PhantomData))
@@ -334,31 +340,21 @@ pub struct Scalar(pub String);
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl Visitor<'_> for Reader {
-            type Value = Scalar;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("text, a whole number, true or false")
+        let one = |value: &Value| match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Bool(flag) => Some(flag.to_string()),
+            Value::Number(number) if !number.is_f64() => Some(number.to_string()),
+            Value::Number(number) => number.as_f64().and_then(whole_of).map(|number| number.to_string()),
+            _ => None,
+        };
+        let text = match Value::deserialize(deserializer)? {
+            Value::Array(list) => {
+                list.iter().map(one).collect::<Option<Vec<_>>>().map(|texts| texts.join(", "))
             }
-
-            fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
-                Ok(Scalar(text.to_owned()))
-            }
-
-            fn visit_u64<E>(self, number: u64) -> Result<Scalar, E> {
-                Ok(Scalar(number.to_string()))
-            }
-
-            fn visit_i64<E>(self, number: i64) -> Result<Scalar, E> {
-                Ok(Scalar(number.to_string()))
-            }
-
-            fn visit_bool<E>(self, value: bool) -> Result<Scalar, E> {
-                Ok(Scalar(value.to_string()))
-            }
-        }
-        deserializer.deserialize_any(Reader)
+            value => one(&value),
+        };
+        let expected = "expected text, a whole number, true or false, or a list of these";
+        text.map(Self).ok_or_else(|| serde::de::Error::custom(expected))
     }
 }
 
@@ -372,7 +368,7 @@ impl JsonSchema for Scalar {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": ["string", "integer", "boolean"] })
+        json_schema!({ "type": ["string", "integer", "boolean", "array"] })
     }
 }
 
@@ -463,11 +459,20 @@ mod tests {
 
     #[test]
     fn values_of_the_configuration_are_text() {
-        for (json, text) in [("\"30s\"", "30s"), ("30", "30"), ("-1", "-1"), ("true", "true")] {
+        let values = [
+            ("\"30s\"", "30s"),
+            ("30", "30"),
+            ("30.0", "30"),
+            ("-1", "-1"),
+            ("true", "true"),
+            (r#"["10.0.0.0/8","any"]"#, "10.0.0.0/8, any"),
+            ("[]", ""),
+        ];
+        for (json, text) in values {
             let read: KeyValue = from(&format!(r#"{{"key":"k","value":{json}}}"#)).unwrap();
             assert_eq!(read.value.0, text);
         }
-        for json in ["null", "1.5", "[]", "{}"] {
+        for json in ["null", "1.5", "1e300", "[1.5]", "[[]]", "{}"] {
             assert!(from::<KeyValue>(&format!(r#"["k",{json}]"#)).is_err(), "{json}");
         }
     }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use i2plan_ipc::api::tund::{INTERFACE, check_interface_name};
 use i2plan_ipc::bridge::{Bridge, BridgeAddress, parse_udp_port};
-use i2plan_ipc::daemon::program::Parsed;
+use i2plan_ipc::daemon::program::{self, Parsed};
 use i2plan_ipc::paths;
-use lexopt::prelude::*;
+use lexopt::ValueExt as _;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
@@ -63,7 +63,7 @@ pub struct Options {
 /// # Errors
 /// [`lexopt::Error`], naming the argument that is wrong.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<Options>, lexopt::Error> {
-    let mut options = Options {
+    let options = Options {
         keyd_socket: paths::system_socket(paths::KEYD_TUND_SOCKET),
         meshd_user: "i2plan-meshd".to_owned(),
         bridge: Bridge { address: BridgeAddress::DEFAULT, udp_port: None },
@@ -71,28 +71,25 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed<Options>
         listen: None,
         allow_overlap: false,
     };
-    let mut parser = lexopt::Parser::from_args(args);
-    while let Some(arg) = parser.next()? {
-        match arg {
-            Long("keyd-socket") => options.keyd_socket = parser.value()?.into(),
-            Long("meshd-user") => options.meshd_user = parser.value()?.string()?,
-            Long("sam-address") => options.bridge.address = parser.value()?.parse()?,
-            Long("sam-udp-port") => {
+    program::parse(args, options, |options, name, parser| {
+        match name {
+            "keyd-socket" => options.keyd_socket = parser.value()?.into(),
+            "meshd-user" => options.meshd_user = parser.value()?.string()?,
+            "sam-address" => options.bridge.address = parser.value()?.parse()?,
+            "sam-udp-port" => {
                 options.bridge.udp_port = parser.value()?.parse_with(parse_udp_port)?;
             }
-            Long("interface") => {
+            "interface" => {
                 options.interface = parser.value()?.string()?;
                 check_interface_name(&options.interface)
                     .map_err(|reason| format!("--interface: {reason}"))?;
             }
-            Long("listen") => options.listen = Some(parser.value()?.into()),
-            Long("allow-overlap") => options.allow_overlap = parser.value()?.parse()?,
-            Short('V') | Long("version") => return Ok(Parsed::Version),
-            Short('h') | Long("help") => return Ok(Parsed::Help),
-            _ => return Err(arg.unexpected()),
+            "listen" => options.listen = Some(parser.value()?.into()),
+            "allow-overlap" => options.allow_overlap = parser.value()?.parse()?,
+            _ => return Ok(false),
         }
-    }
-    Ok(Parsed::Run(options))
+        Ok(true)
+    })
 }
 
 /// The rate at which peers that report are sent to whatever they report, kbit/s. In the laboratory's part of the

@@ -519,10 +519,10 @@ impl Connection {
         let query = Form::read(query.as_bytes());
         let text = |name: &str| query.get(name).unwrap_or_default().to_owned();
         let own = status.node_id.as_deref();
+        let minutes = query.get("minutes").and_then(|minutes| minutes.parse().ok()).unwrap_or(5);
         match segments {
             [""] => {
                 let peers = node.peers().await?;
-                let minutes = query.get("minutes").and_then(|minutes| minutes.parse().ok()).unwrap_or(5);
                 let content = node::dashboard(&status, &peers, &self.web.live.history(), minutes);
                 show("Dashboard", true, content)
             }
@@ -538,7 +538,10 @@ impl Connection {
             ["peers", id] => {
                 let peers = node.peers().await?;
                 match peers.iter().find(|peer| peer.node_id == *id) {
-                    Some(peer) => show(&peer.name, true, members::details(viewer, peer, &peers, own)),
+                    Some(peer) => {
+                        let trips = node::round_trips_to(id, &self.web.live.history(), minutes);
+                        show(&peer.name, true, members::details(viewer, peer, &peers, own, &trips))
+                    }
                     None => Err(Failure::not_found("No member has this node id.")),
                 }
             }
@@ -607,9 +610,10 @@ impl Connection {
                 let peer = peer.ok_or_else(|| Failure::not_found("No member has this node id."))?;
                 let viewer = Viewer { session, node: &status.name };
                 let answer = answer.map_err(|failure| (failure.message, failure.hint));
+                let trips = node::round_trips_to(id, &self.web.live.history(), 5);
                 let content = markup! {
                     (members::pinged(&answer))
-                    (members::details(viewer, peer, &peers, status.node_id.as_deref()))
+                    (members::details(viewer, peer, &peers, status.node_id.as_deref(), &trips))
                 };
                 Ok(html(StatusCode::OK, &page(viewer, "/peers", &peer.name, false, &content)))
             }

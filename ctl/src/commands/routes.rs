@@ -11,7 +11,7 @@ use crate::output;
 
 /// What `--help` adds.
 pub(crate) const HELP: &str = "\
-HOPS is 1 for a member that answers this node itself, 2 for one that answers through another (VIA) only, and - for \
+HOPS is 0 for this node, 1 for a member that answers it itself, 2 for one that answers through another (VIA) only, and - for \
 one that cannot be reached or is banned here. Packets of the tunnel always go directly. RANGE is shown if a member holds more than one \
 address.";
 
@@ -27,7 +27,7 @@ pub async fn run(socket: Option<&Path>, json: bool, dates: bool) -> Result<(), F
         return output::json::print(&serde_json::json!({ "routes": routes }));
     }
     if routes.is_empty() {
-        output::note("no other members are known");
+        output::note("this node is in no network");
         return Ok(());
     }
     let Rendered { text, left_out } = render(&routes, &output::look(dates));

@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use crossterm::event::{Event as TerminalEvent, KeyCode, KeyEvent, KeyModifiers};
-use i2plan_ipc::ApiError;
 use i2plan_ipc::api::meshd::{
     Ban, BanReason, Cursor, Daemon, Event, EventKind, Events, Invite, InviteState, IssuedInvite, Liveness,
-    Network, Peer, PeerTraffic, Reply, Request, Route, Sam, Session, SessionHealth, SessionState, Status,
-    Traffic, Tunnel,
+    Network, Peer, PeerTraffic, Reply, Request, Route, Sam, Session, Status, Traffic, Tunnel,
 };
 use i2plan_ipc::node::Notice;
 use i2plan_ipc::secret::SecretText;
 use i2plan_ipc::version::Version;
+use i2plan_ipc::{ApiError, fixtures};
 use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -171,17 +170,12 @@ fn node_id(at: usize) -> String {
 
 fn peer(at: usize, name: &str) -> Peer {
     Peer {
-        node_id: node_id(at),
-        name: name.to_owned(),
         ipv4: std::net::Ipv4Addr::from_bits(0x0a2a_0000 + at as u32 + 2),
         ipv6: format!("fd12:3456:789a::{at:x}").parse().unwrap(),
         public_key: "a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2V5a2U=".to_owned(),
         endpoint: format!("{}.b32.i2p", node_id(at)),
         ranges: vec![format!("10.42.{}.0/24", at % 256)],
-        depth: 1,
         inviters: vec![node_id(9999)],
-        member_since: 1_799_000_000,
-        signed_at: 1_800_000_000,
         liveness: [Liveness::Present, Liveness::Present, Liveness::Away, Liveness::Unreachable][at % 4],
         banned: at % 5 == 4,
         last_heard: (!at.is_multiple_of(3)).then_some(at as u64),
@@ -191,8 +185,8 @@ fn peer(at: usize, name: &str) -> Peer {
         tx_bytes: 1536,
         rx_packets: 2,
         rx_bytes: at as u64 * 100_000,
-        queue_drops: 0,
         rx_drops: 1,
+        ..fixtures::peer(&node_id(at), name)
     }
 }
 
@@ -245,61 +239,32 @@ fn ban() -> Ban {
 
 fn status(members: u64) -> Status {
     let session = |name: &str| Session {
-        state: SessionState::Up,
         destination: Some(format!("{name}zk7q2m4x6w5jdf3hgt2abcyrs8npe9uv1ob3mhcq45xk.b32.i2p")),
-        error: None,
-        health: SessionHealth::Fine,
-        silent: None,
-        over_tcp: false,
+        ..fixtures::session()
     };
-    let daemon = |name: &str, pid| Daemon {
-        name: name.to_owned(),
-        pid: Some(pid),
-        version: Some(Version::current()),
-        landlock: None,
-        error: None,
-        hint: None,
-    };
+    let daemon =
+        |name, pid| Daemon { pid: Some(pid), version: Some(Version::current()), ..fixtures::daemon(name) };
+    let status = fixtures::status();
     Status {
-        name: "alpha".to_owned(),
         node_id: Some(node_id(9999)),
         uptime: 12_000,
-        config: "/etc/i2plan/config.toml".to_owned(),
         network: Some(Network {
             id: "ihzchh5kkxzrmaldd6ljxvnjw3n75nmevm2b3sqtmq4xk2hcqtab".to_owned(),
-            name: "office".to_owned(),
-            founder: true,
-            inviters: Vec::new(),
-            subnet: "10.42.0.0/16".to_owned(),
             ipv4: "10.42.0.1".parse().unwrap(),
             ipv6: "fd12:3456:789a::1".parse().unwrap(),
-            ranges: vec!["10.42.0.0/16".to_owned()],
-            addresses: 65_536,
             addresses_left: 65_500,
-            displaced_by: None,
-            conflicts: Vec::new(),
             members,
+            ..fixtures::network()
         }),
-        former: None,
         sam: Sam {
-            address: "127.0.0.1:7656".to_owned(),
             version: Some("3.2".to_owned()),
             control: session("cc"),
-            fallback: None,
             data: session("dd"),
+            ..status.sam
         },
-        tunnel: Tunnel {
-            interface: Some("i2plan0".to_owned()),
-            mtu: 1280,
-            public_key: None,
-            drops: None,
-            overlaps: Vec::new(),
-            without_ipv6: false,
-            faults: Vec::new(),
-        },
+        tunnel: Tunnel { interface: Some("i2plan0".to_owned()), ..status.tunnel },
         daemons: vec![daemon("keyd", 10), daemon("meshd", 11), daemon("tund", 12)],
-        keys: Vec::new(),
-        static_interface: None,
+        ..status
     }
 }
 

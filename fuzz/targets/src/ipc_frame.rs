@@ -10,6 +10,7 @@ use i2plan_ipc::api::order::{Executed, Order, OrderTarget, OrderToken, PreparedO
 use i2plan_ipc::api::{keyd, meshd, tund, webd};
 use i2plan_ipc::frame::{HEADER_LEN, Header, MAX_FDS, decode_body, encode_body};
 use i2plan_ipc::hello::{Hello, HelloReply, Landlock, PROTOCOL, Reply, Request};
+use i2plan_ipc::histogram::Histogram;
 use i2plan_ipc::secret::{SecretKey, SecretText};
 use i2plan_ipc::version::Version;
 use i2plan_ipc::{ApiError, Role};
@@ -393,9 +394,15 @@ fn counters() -> meshd::Counters {
             comparisons: 5,
             news: 6,
             announcements: 7,
+            reconnections: 8,
+            returns: 9,
+            departures_sent: 10,
+            departures_received: 11,
         },
         handshakes: tund::Handshakes { initiated: 8, received: 9, ..tund::Handshakes::default() },
         state_writes: meshd::WriteCounts { count: 6, failed: 7, micros: 8 },
+        rounds: Histogram::default(),
+        sends: Histogram::default(),
         events: vec![("member_added".to_owned(), u64::MAX)],
     }
 }
@@ -424,12 +431,16 @@ fn events() -> meshd::Events {
             liveness: meshd::Liveness::Suspected,
         },
         EventKind::TunnelUp { node_id: node_id.clone(), name: name.clone() },
-        EventKind::TunnelDown { node_id: node_id.clone(), name },
+        EventKind::TunnelDown { node_id: node_id.clone(), name: name.clone() },
         EventKind::InviteCreated { id: id.clone() },
         EventKind::InviteUsed { id: id.clone(), node_id: node_id.clone() },
         EventKind::InviteRevoked { id },
-        EventKind::BanAdded { node_id: node_id.clone(), reason: meshd::BanReason::InvalidMessages },
-        EventKind::BanRemoved { node_id: node_id.clone() },
+        EventKind::BanAdded {
+            node_id: node_id.clone(),
+            name: Some(name),
+            reason: meshd::BanReason::InvalidMessages,
+        },
+        EventKind::BanRemoved { node_id: node_id.clone(), name: None },
         EventKind::Session {
             session: meshd::SessionName::Fallback,
             state: meshd::SessionState::Opening,
@@ -439,6 +450,7 @@ fn events() -> meshd::Events {
             session: meshd::SessionName::Control,
             health: meshd::SessionHealth::Replacing,
             silent: 42,
+            replaced: true,
         },
         EventKind::DaemonUp { daemon: daemon.clone() },
         EventKind::DaemonDown { daemon, error },

@@ -971,7 +971,7 @@ impl World {
                     self.charter.get_or_insert(membership.charter.value);
                     self.chain.get_or_insert(membership.chain);
                 }
-                EventKind::BanAdded { node_id, reason: meshd::BanReason::InvalidMessages } => {
+                EventKind::BanAdded { node_id, reason: meshd::BanReason::InvalidMessages, .. } => {
                     let is_offender =
                         |(node, count): (&NodeId, &u32)| node.to_string() == node_id && *count >= STRIKES;
                     assert!(

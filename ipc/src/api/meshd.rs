@@ -13,6 +13,7 @@ use super::order::{Executed, Order};
 use super::tund::{Drops, Handshakes, InterfaceFault, Overlap};
 use super::{Api, DEADLINE, Terms};
 use crate::hello::{Landlock, Role};
+use crate::histogram::Histogram;
 use crate::secret::SecretText;
 use crate::version::Version;
 use crate::{ApiError, Remedy};
@@ -422,6 +423,8 @@ pub enum EventKind {
     BanAdded {
         /// The member.
         node_id: String,
+        /// What it calls itself, if it is known.
+        name: Option<String>,
         /// Why.
         reason: BanReason,
     },
@@ -429,6 +432,8 @@ pub enum EventKind {
     BanRemoved {
         /// The member.
         node_id: String,
+        /// What it calls itself, if it is known.
+        name: Option<String>,
     },
     /// A SAM session is in another state.
     Session {
@@ -447,6 +452,8 @@ pub enum EventKind {
         health: SessionHealth,
         /// Seconds for which an answer has been due.
         silent: u64,
+        /// Whether another session was opened in the place of the silent one.
+        replaced: bool,
     },
     /// A daemon answers and does what it should again.
     DaemonUp {
@@ -606,6 +613,10 @@ pub struct Counters {
     pub handshakes: Handshakes,
     /// Writes of the state to the disk.
     pub state_writes: WriteCounts,
+    /// From the decision on a round of gossip to when its messages were passed on.
+    pub rounds: Histogram,
+    /// Passing a control message on: to the system, or to a queue for its connection or a look-up.
+    pub sends: Histogram,
     /// How often each kind of event happened, by its name.
     pub events: Vec<(String, u64)>,
 }
@@ -627,6 +638,14 @@ pub struct MessageCounts {
     pub news: u64,
     /// Rounds in which this node has said of itself that it is there.
     pub announcements: u64,
+    /// Pings sent to members that count as unreachable.
+    pub reconnections: u64,
+    /// Members that counted as unreachable and are there again.
+    pub returns: u64,
+    /// Messages in which this node has said that it stops or leaves.
+    pub departures_sent: u64,
+    /// News that a member stops or has left.
+    pub departures_received: u64,
 }
 
 /// Writes of the state, counted.
@@ -955,6 +974,9 @@ pub struct Tunnel {
     /// How the interface differs from what tund has made, as the kernel has it.
     #[serde(default)]
     pub faults: Vec<InterfaceFault>,
+    /// The interface should be up, and has been missing for a few seconds at most: it is being made.
+    #[serde(default)]
+    pub making: bool,
 }
 
 /// One of the node's daemons.
@@ -1057,14 +1079,14 @@ pub struct Route {
     pub node_id: String,
     /// What it calls itself.
     pub name: String,
-    /// 1 if control messages go to it directly, 2 if they need another member between; none while it cannot be
-    /// reached.
+    /// 0 for this node itself, 1 if control messages go to the member directly, 2 if they need another between; none
+    /// while it cannot be reached.
     pub hops: Option<u8>,
     /// The node id of the member between.
     pub via: Option<String>,
-    /// Unix time in seconds at which it was last heard of, directly or through another; none if never.
+    /// Unix time in seconds at which it was last heard of, directly or through another; none if never, and for this node.
     pub last_seen: Option<u64>,
-    /// Unix time in seconds at which this node learned of it.
+    /// Unix time in seconds at which this node learned of it; of itself, at which it became a member.
     pub created: u64,
 }
 

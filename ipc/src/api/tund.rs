@@ -28,6 +28,9 @@ use crate::version::Version;
 /// 32 of WireGuard among them.
 pub const MTU: RangeInclusive<u16> = 1280..=7200;
 
+/// What an MTU has to be, in words.
+pub const MTU_EXPECTED: &str = "number of bytes from 1280 to 7200";
+
 /// The MTU unless another is configured, bytes. A WireGuard message of it has 2832, which with what I2P adds fill three of
 /// its messages of about 1 KB: one of 1280 would leave a quarter of two empty, and a longer one is lost with any of more.
 pub const DEFAULT_MTU: u16 = 2800;

@@ -1,9 +1,12 @@
 //! The frame of a daemon's program: what it answers itself, and how it ends.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 
+use lexopt::Arg::{Long, Short};
+use lexopt::Parser;
 use tokio::runtime::{Builder, Runtime};
 
 use super::activation::ActivationError;
@@ -102,6 +105,32 @@ pub fn refuse_root() -> Result<(), End> {
 /// If the system refuses.
 pub fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
+}
+
+/// Reads the arguments behind a daemon's name. `set` sets the option with a name; it returns false if there is none.
+///
+/// # Errors
+/// [`lexopt::Error`], naming the argument that is wrong.
+pub fn parse<A>(
+    arguments: impl IntoIterator<Item = OsString>,
+    mut options: A,
+    mut set: impl FnMut(&mut A, &str, &mut Parser) -> Result<bool, lexopt::Error>,
+) -> Result<Parsed<A>, lexopt::Error> {
+    let mut parser = Parser::from_args(arguments);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Parsed::Help),
+            Short('V') | Long("version") => return Ok(Parsed::Version),
+            Long(name) => {
+                let name = name.to_owned();
+                if !set(&mut options, &name, &mut parser)? {
+                    return Err(Long(&name).unexpected());
+                }
+            }
+            _ => return Err(argument.unexpected()),
+        }
+    }
+    Ok(Parsed::Run(options))
 }
 
 /// Does what is asked. Why it ends is said on standard error, and to its supervisor.

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use i2plan_ipc::api::meshd::{BanReason, EventKind};
+use i2plan_ipc::api::meshd::BanReason;
 use i2plan_proto::codec::{Codec, DecodeError, Reader};
 use i2plan_proto::identity::NodeId;
 
@@ -70,19 +70,19 @@ struct Offender {
 pub(super) struct Bans {
     bans: BTreeMap<NodeId, Ban>,
     offenders: HashMap<NodeId, Offender>,
-    /// What readers of events have not been told yet.
-    events: Vec<EventKind>,
+    /// Bans that have begun, with the reason, or are over, of which readers of events have not been told yet.
+    changes: Vec<(NodeId, Option<BanReason>)>,
 }
 
 impl Bans {
     pub(super) fn new(bans: Vec<Ban>) -> Self {
         let bans = bans.into_iter().map(|ban| (ban.node, ban)).collect();
-        Self { bans, offenders: HashMap::new(), events: Vec::new() }
+        Self { bans, offenders: HashMap::new(), changes: Vec::new() }
     }
 
-    /// What readers of events have not been told yet.
-    pub(super) fn poll_events(&mut self) -> Vec<EventKind> {
-        std::mem::take(&mut self.events)
+    /// Bans that have begun, with the reason, or are over, since this was called last.
+    pub(super) fn poll_changes(&mut self) -> Vec<(NodeId, Option<BanReason>)> {
+        std::mem::take(&mut self.changes)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Ban> {
@@ -110,7 +110,7 @@ impl Bans {
             let Some(first) = first else { return Err(MeshError::TooManyBans) };
             self.end(&first);
         }
-        self.events.push(EventKind::BanAdded { node_id: ban.node.to_string(), reason: ban.reason });
+        self.changes.push((ban.node, Some(ban.reason)));
         self.bans.insert(ban.node, ban);
         Ok(())
     }
@@ -123,7 +123,7 @@ impl Bans {
 
     fn end(&mut self, node: &NodeId) -> Option<Ban> {
         let ban = self.bans.remove(node)?;
-        self.events.push(EventKind::BanRemoved { node_id: node.to_string() });
+        self.changes.push((*node, None));
         Some(ban)
     }
 

@@ -1,6 +1,6 @@
 //! Bans by this node, revocations, and leaving the network.
 
-use i2plan_ipc::api::meshd;
+use i2plan_ipc::api::meshd::{self, BanReason, EventKind};
 use i2plan_proto::destination::DestinationHash;
 use i2plan_proto::identity::{NodeId, Signed};
 use i2plan_proto::liveness::Presence;
@@ -32,7 +32,7 @@ impl LocalMember {
             let unix = now.unix.as_secs();
             let ban = Ban {
                 node,
-                reason: meshd::BanReason::Manual,
+                reason: BanReason::Manual,
                 description,
                 created_at: unix,
                 expires_at: duration.map(|duration| unix.saturating_add(duration)),
@@ -122,6 +122,19 @@ impl LocalMember {
         let standing = self.gossip(cx, now);
         cx.answer(command, result);
         standing
+    }
+
+    /// What readers of events have not been told of bans yet.
+    pub(super) fn poll_ban_events(&mut self) -> Vec<EventKind> {
+        let changes = self.bans.poll_changes();
+        let event = |(node, reason): (NodeId, Option<BanReason>)| {
+            let (node_id, name) = (node.to_string(), self.name_of(&node));
+            match reason {
+                Some(reason) => EventKind::BanAdded { node_id, name, reason },
+                None => EventKind::BanRemoved { node_id, name },
+            }
+        };
+        changes.into_iter().map(event).collect()
     }
 
     /// Tells others that this node shuts down. True if there is somebody to tell.

@@ -270,8 +270,10 @@ impl LocalMember {
 
     /// Notes whether members are there: of those of whom there was news, or of all.
     pub(super) fn update_liveness(&mut self, cx: &mut Context, all: bool, now: Now) {
-        if self.members.update_liveness(all, now.monotonic, cx.settings.suspicion_timeout()) {
+        let timeout = cx.settings.suspicion_timeout();
+        if let Some(returns) = self.members.update_liveness(all, now.monotonic, timeout) {
             cx.peers_version += 1;
+            cx.counts.returns += returns;
         }
     }
 

@@ -991,8 +991,13 @@ impl Members {
 
     /// Notes for readers of events whose liveness is another than they were told. Of those who are suspected it is
     /// looked at if `all`. Returns whether there is any.
-    pub(super) fn update_liveness(&mut self, all: bool, now: Duration, suspicion_timeout: Duration) -> bool {
-        let mut changed = false;
+    pub(super) fn update_liveness(
+        &mut self,
+        all: bool,
+        now: Duration,
+        suspicion_timeout: Duration,
+    ) -> Option<u64> {
+        let (mut changed, mut returns) = (false, 0);
         let mut nodes = std::mem::take(&mut self.unsettled);
         if all {
             nodes.extend(&self.suspects);
@@ -1000,9 +1005,12 @@ impl Members {
         for node in nodes {
             let Some(member) = self.get(&node) else { continue };
             let liveness = self.liveness(member, now, suspicion_timeout);
-            if liveness == member.contact().told_liveness.unwrap_or(meshd::Liveness::Present) {
+            let told = member.contact().told_liveness.unwrap_or(meshd::Liveness::Present);
+            if liveness == told {
                 continue;
             }
+            returns +=
+                u64::from((told, liveness) == (meshd::Liveness::Unreachable, meshd::Liveness::Present));
             let name = member.record.value.name.to_string();
             self.events.push(EventKind::MemberLiveness { node_id: node.to_string(), name, liveness });
             if let Some(member) = self.get_mut(&node) {
@@ -1011,7 +1019,7 @@ impl Members {
             }
             changed = true;
         }
-        changed
+        changed.then_some(returns)
     }
 
     /// What readers of events have not been told yet.

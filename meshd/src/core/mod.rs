@@ -365,7 +365,7 @@ impl Mesh {
                 member.save_records_at = None;
             }
             events.extend(member.members.poll_events());
-            events.extend(member.bans.poll_events());
+            events.extend(member.poll_ban_events());
         }
         let set_aside = std::mem::take(&mut cx.set_aside);
         Turn { save, actions: cx.actions.drain(..).collect(), events, set_aside }

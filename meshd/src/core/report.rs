@@ -8,6 +8,7 @@ use i2plan_ipc::api::meshd::{self, KeysProblem};
 use i2plan_ipc::api::tund;
 use i2plan_proto::address::{Ipv4Subnet, ipv6_of};
 use i2plan_proto::identity::{NetworkId, NodeId, Signed};
+use i2plan_proto::membership::Chain;
 use i2plan_proto::message::{Entry, Position};
 use i2plan_proto::suspicion::Suspicion;
 use i2plan_proto::wireguard::WireGuardCertificate;
@@ -171,7 +172,7 @@ impl Mesh {
         self.member().map(|member| member.peer_reports(&self.cx, now)).unwrap_or_default()
     }
 
-    /// The routing table.
+    /// The routing table, this node first.
     #[must_use]
     pub fn routes(&self, now: Now) -> Vec<meshd::Route> {
         self.member().map(|member| member.routes(&self.cx, now)).unwrap_or_default()
@@ -340,10 +341,7 @@ impl LocalMember {
             endpoint: record.data.hash().b32(),
             depth: record.chain.depth() as u64,
             inviters: record.chain.ancestors().map(ToString::to_string).collect(),
-            member_since: match record.chain.member_since() {
-                0 => self.charter().founded_at,
-                at => at,
-            },
+            member_since: self.member_since(&record.chain),
             signed_at: record.issued_at,
             liveness: self.liveness(cx, member, now),
             banned: self.bans.is_banned(&record.node),
@@ -368,7 +366,26 @@ impl LocalMember {
         ranges.iter().map(ToString::to_string).collect()
     }
 
+    /// Unix time in seconds at which the last member of a chain became one.
+    fn member_since(&self, chain: &Chain) -> u64 {
+        match chain.member_since() {
+            0 => self.charter().founded_at,
+            at => at,
+        }
+    }
+
     fn routes(&self, cx: &Context, now: Now) -> Vec<meshd::Route> {
+        let local = meshd::Route {
+            ipv4: self.ipv4(),
+            ipv6: ipv6_of(&self.network(), self.ipv4()),
+            ranges: self.holding().ranges.iter().map(ToString::to_string).collect(),
+            node_id: cx.me.node.to_string(),
+            name: cx.settings.name.to_string(),
+            hops: Some(0),
+            via: None,
+            last_seen: None,
+            created: self.member_since(&self.membership.chain),
+        };
         let route = |member: &Member| {
             let record = &member.record.value;
             let liveness = self.liveness(cx, member, now);
@@ -393,7 +410,7 @@ impl LocalMember {
                 created: member.created,
             }
         };
-        self.members.iter().map(route).collect()
+        std::iter::once(local).chain(self.members.iter().map(route)).collect()
     }
 
     pub(super) fn ban_report(&self, ban: &Ban) -> meshd::Ban {

@@ -54,70 +54,22 @@ pub(super) fn static_line(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
-    use i2plan_ipc::api::meshd::{Daemon, Network, Sam, Session, SessionHealth, Tunnel};
+    use i2plan_ipc::api::meshd::{Network, Session};
+    use i2plan_ipc::fixtures;
 
     use super::*;
 
     fn session(state: SessionState, error: Option<&str>) -> Session {
-        Session {
-            state,
-            destination: None,
-            error: error.map(ToOwned::to_owned),
-            health: SessionHealth::Fine,
-            silent: None,
-            over_tcp: false,
-        }
+        Session { state, error: error.map(ToOwned::to_owned), ..fixtures::session() }
     }
 
     fn status() -> Status {
-        let daemon = |role: Role| Daemon {
-            name: role.to_string(),
-            pid: None,
-            version: None,
-            landlock: None,
-            error: None,
-            hint: None,
-        };
         Status {
-            name: "a".to_owned(),
-            node_id: None,
-            uptime: 0,
-            config: "/etc/i2plan/config.toml".to_owned(),
-            network: Some(Network {
-                id: "x".to_owned(),
-                name: "office".to_owned(),
-                founder: true,
-                inviters: Vec::new(),
-                subnet: "10.42.0.0/16".to_owned(),
-                ipv4: [10, 42, 3, 4].into(),
-                ipv6: "fd12:3456:789a::1".parse().unwrap(),
-                ranges: vec!["10.42.0.0/16".to_owned()],
-                addresses: 65_536,
-                addresses_left: 65_533,
-                displaced_by: None,
-                conflicts: Vec::new(),
-                members: 3,
-            }),
-            former: None,
-            sam: Sam {
-                address: "127.0.0.1:7656".to_owned(),
-                version: None,
-                control: session(SessionState::Up, None),
-                fallback: None,
-                data: session(SessionState::Up, None),
-            },
-            tunnel: Tunnel {
-                interface: None,
-                mtu: 1280,
-                public_key: None,
-                drops: None,
-                overlaps: Vec::new(),
-                without_ipv6: false,
-                faults: Vec::new(),
-            },
-            daemons: [Role::Keyd, Role::Meshd, Role::Tund].map(daemon).into(),
-            keys: Vec::new(),
-            static_interface: None,
+            network: Some(Network { ipv4: [10, 42, 3, 4].into(), ..fixtures::network() }),
+            daemons: [Role::Keyd, Role::Meshd, Role::Tund]
+                .map(|role| fixtures::daemon(&role.to_string()))
+                .into(),
+            ..fixtures::status()
         }
     }
 

@@ -87,6 +87,8 @@ pub(super) struct SessionHealth {
     patience: Patience,
     questions: Duration,
     up: bool,
+    /// How many sessions were opened.
+    opened: u64,
     /// A datagram to itself has come back through this session: that none does means something.
     echoes: bool,
     heard: Option<Duration>,
@@ -105,6 +107,7 @@ impl SessionHealth {
             patience,
             questions: patience.questions,
             up: false,
+            opened: 0,
             echoes: false,
             heard: None,
             urgent: true,
@@ -118,7 +121,13 @@ impl SessionHealth {
     pub(super) fn handle_up(&mut self) {
         (self.up, self.echoes, self.unanswered, self.stage) = (true, false, None, Stage::Listening);
         self.urgent = true;
+        self.opened += 1;
         self.actions.push_back(HealthAction::TestItself);
+    }
+
+    /// Which of the sessions that were opened there is, if there is one.
+    pub(super) fn opened(&self) -> Option<u64> {
+        self.up.then_some(self.opened)
     }
 
     /// There is no session.
@@ -390,6 +399,19 @@ mod tests {
         fn replaced(&self) -> Vec<u64> {
             self.done.iter().filter(|(_, action)| *action == Replace).map(|(at, _)| *at).collect()
         }
+    }
+
+    #[test]
+    fn each_session_that_is_opened_is_told_from_the_one_before() {
+        let mut world = World::new();
+        let first = world.health.opened();
+        assert!(first.is_some());
+        world.health.handle_heard(seconds(1));
+        assert_eq!(world.health.opened(), first, "it is the same");
+        world.run(600, |_| None);
+        assert!(!world.replaced().is_empty() && world.health.opened() > first);
+        world.health.handle_down();
+        assert_eq!(world.health.opened(), None);
     }
 
     #[test]

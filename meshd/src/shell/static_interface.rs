@@ -26,6 +26,7 @@ use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::signals::Signals;
 use i2plan_ipc::daemon::state_dir::StateDir;
 use i2plan_ipc::daemon::tasks::Tasks;
+use i2plan_ipc::histogram::Histogram;
 use i2plan_ipc::log_limit::LogLimit;
 use i2plan_ipc::server::{ConnectionLimits, serve};
 use i2plan_ipc::{ApiError, Role};
@@ -390,6 +391,8 @@ impl StaticInterface {
                     messages: meshd::MessageCounts::default(),
                     handshakes: handshakes(&self.tunnel_report.borrow()),
                     state_writes: meshd::WriteCounts::default(),
+                    rounds: Histogram::default(),
+                    sends: Histogram::default(),
                     events: self.event_log.counts(),
                 }))),
                 _ => Err(no_mesh()),
@@ -452,6 +455,7 @@ impl StaticInterface {
                 overlaps: Vec::new(),
                 without_ipv6: false,
                 faults: Vec::new(),
+                making: false,
             },
             daemons: daemons(&keyd, None, tunnel.daemon.as_ref(), error),
             static_interface: Some(StaticStatus {

@@ -206,7 +206,7 @@ fn is_connected(peer: &Peer) -> bool {
 }
 
 fn counters(out: &mut Text, counters: &Counters) {
-    let Counters { messages, state_writes, events, .. } = counters;
+    let Counters { messages, state_writes, rounds, sends, events, .. } = counters;
     let event = |name: &str| events.iter().find(|(event, _)| event == name).map_or(0, |(_, count)| *count);
     for (name, what, count) in [
         ("i2plan_messages_sent_total", "Control messages sent.", messages.sent),
@@ -236,6 +236,26 @@ fn counters(out: &mut Text, counters: &Counters) {
             "Messages with news that came, and were not dropped because there were too many.",
             messages.news,
         ),
+        (
+            "i2plan_gossip_leaves_sent_total",
+            "Messages in which the node has told members that it stops or leaves the network.",
+            messages.departures_sent,
+        ),
+        (
+            "i2plan_gossip_leaves_received_total",
+            "News that a member stops or has left the network.",
+            messages.departures_received,
+        ),
+        (
+            "i2plan_reconnection_attempts_total",
+            "Pings sent to members that count as unreachable.",
+            messages.reconnections,
+        ),
+        (
+            "i2plan_reconnection_successes_total",
+            "Members that counted as unreachable and are there again.",
+            messages.returns,
+        ),
         ("i2plan_gossip_peers_discovered_total", "Members that became known.", event("member_added")),
         (
             "i2plan_gossip_peers_pruned_total",
@@ -255,6 +275,20 @@ fn counters(out: &mut Text, counters: &Counters) {
         "Time that these attempts took together.",
         [(Vec::new(), u128::from(state_writes.micros))],
     );
+    for (name, what, durations) in [
+        (
+            "i2plan_gossip_round_duration_seconds",
+            "From the decision on a round to when its messages were passed on.",
+            rounds,
+        ),
+        (
+            "i2plan_message_send_duration_seconds",
+            "Passing a control message on: to the system, or to a queue for its connection or a look-up.",
+            sends,
+        ),
+    ] {
+        out.histogram(name, what, durations);
+    }
     self::events(out, counters);
 }
 

@@ -1,11 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use i2plan_ipc::api::meshd::{
-    Daemon, MessageCounts, Network, Sam, StaticStatus, Tunnel, WireGuardKey, WriteCounts,
-};
+use i2plan_ipc::api::meshd::{Daemon, MessageCounts, Sam, StaticStatus, Tunnel, WireGuardKey, WriteCounts};
 use i2plan_ipc::api::tund::Handshakes;
+use i2plan_ipc::fixtures;
 use i2plan_ipc::histogram::Histogram;
 use proptest::prelude::*;
 
@@ -97,32 +95,8 @@ fn parse_sample(line: &str) -> (String, Vec<(String, String)>, f64) {
     (name.to_owned(), labels, value)
 }
 
-fn session() -> Session {
-    Session {
-        state: SessionState::Up,
-        destination: None,
-        error: None,
-        health: SessionHealth::Fine,
-        silent: None,
-        over_tcp: false,
-    }
-}
-
 fn peer(number: u32, handshake: Option<u64>) -> Peer {
     Peer {
-        node_id: format!("node{number:05}"),
-        name: "w\"e\\b\n".to_owned(),
-        ipv4: [10, 42, 0, 2].into(),
-        ipv6: Ipv6Addr::LOCALHOST,
-        public_key: "key".to_owned(),
-        endpoint: "x.b32.i2p".to_owned(),
-        ranges: Vec::new(),
-        depth: 1,
-        inviters: Vec::new(),
-        member_since: 0,
-        signed_at: 0,
-        liveness: Liveness::Present,
-        banned: false,
         last_heard: Some(3),
         rtt: Some(1234),
         last_handshake: handshake,
@@ -132,62 +106,29 @@ fn peer(number: u32, handshake: Option<u64>) -> Peer {
         rx_bytes: 4,
         queue_drops: 5,
         rx_drops: 6,
+        ..fixtures::peer(&format!("node{number:05}"), "w\"e\\b\n")
     }
 }
 
 fn snapshot() -> Snapshot {
-    let network = Network {
-        id: "net".to_owned(),
-        name: "office".to_owned(),
-        founder: true,
-        inviters: Vec::new(),
-        subnet: "10.42.0.0/16".to_owned(),
-        ipv4: [10, 42, 0, 1].into(),
-        ipv6: Ipv6Addr::LOCALHOST,
-        ranges: Vec::new(),
-        addresses: 65_534,
-        addresses_left: 65_000,
-        displaced_by: None,
-        conflicts: Vec::new(),
-        members: 3,
-    };
-    let daemon = Daemon {
-        name: "meshd".to_owned(),
-        pid: Some(1),
+    let meshd = Daemon {
         version: Some(Version { version: "0.1.0".to_owned(), commit: "c0".to_owned(), built_at: 0 }),
-        landlock: None,
-        error: None,
-        hint: None,
+        ..fixtures::daemon("meshd")
     };
-    let tund =
-        Daemon { name: "tund".to_owned(), version: None, error: Some("gone".to_owned()), ..daemon.clone() };
+    let tund = Daemon { error: Some("gone".to_owned()), ..fixtures::daemon("tund") };
+    let silent = Session { health: SessionHealth::Replacing, silent: Some(42), ..fixtures::session() };
+    let status = fixtures::status();
     Snapshot {
         status: Status {
-            name: "alpha".to_owned(),
-            node_id: Some("id".to_owned()),
-            uptime: 7,
-            config: String::new(),
-            network: Some(network),
-            former: None,
-            sam: Sam {
-                address: "127.0.0.1:7656".to_owned(),
-                version: None,
-                control: session(),
-                fallback: None,
-                data: Session { health: SessionHealth::Replacing, silent: Some(42), ..session() },
-            },
+            network: Some(fixtures::network()),
+            sam: Sam { data: silent, ..status.sam },
             tunnel: Tunnel {
                 interface: Some("i2plan0".to_owned()),
-                mtu: 1280,
-                public_key: None,
                 drops: Some(Drops { unknown: 9, ..Drops::default() }),
-                overlaps: Vec::new(),
-                without_ipv6: false,
-                faults: Vec::new(),
+                ..status.tunnel
             },
-            daemons: vec![daemon, tund],
-            keys: Vec::new(),
-            static_interface: None,
+            daemons: vec![meshd, tund],
+            ..status
         },
         counters: Counters {
             started_at: 1_800_000_000,
@@ -199,6 +140,10 @@ fn snapshot() -> Snapshot {
                 comparisons: 14,
                 news: 15,
                 announcements: 16,
+                reconnections: 17,
+                returns: 18,
+                departures_sent: 19,
+                departures_received: 20,
             },
             handshakes: Handshakes {
                 initiated: 21,
@@ -208,6 +153,8 @@ fn snapshot() -> Snapshot {
                 ..Handshakes::default()
             },
             state_writes: WriteCounts { count: 2, failed: 1, micros: 1_500_000 },
+            rounds: Histogram { count: 25, ..Histogram::default() },
+            sends: Histogram { count: 26, ..Histogram::default() },
             events: vec![("member_added".to_owned(), 4), ("tunnel_up".to_owned(), 5)],
         },
         peers: vec![
@@ -312,6 +259,12 @@ fn values_are_those_of_the_node() {
         ("i2plan_antientropy_rounds_total", &[], 14.0),
         ("i2plan_gossip_messages_received_total", &[], 15.0),
         ("i2plan_gossip_rounds_total", &[], 16.0),
+        ("i2plan_reconnection_attempts_total", &[], 17.0),
+        ("i2plan_reconnection_successes_total", &[], 18.0),
+        ("i2plan_gossip_leaves_sent_total", &[], 19.0),
+        ("i2plan_gossip_leaves_received_total", &[], 20.0),
+        ("i2plan_gossip_round_duration_seconds_count", &[], 25.0),
+        ("i2plan_message_send_duration_seconds_count", &[], 26.0),
         ("i2plan_gossip_peers_discovered_total", &[], 4.0),
         ("i2plan_gossip_peers_pruned_total", &[], 0.0),
         ("i2plan_tunnels_begun_total", &[], 5.0),

@@ -3,9 +3,10 @@ use std::os::fd::OwnedFd;
 
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::meshd::{
-    Ban, BanReason, Cursor, Event, EventKind, Events, Invite as Made, Liveness, MeshdApi, Peer, Reply,
-    Request as Asked, Route, Sam, Session, SessionHealth, SessionState, Setting, Source, Status, Tunnel,
+    Ban, Cursor, Event, EventKind, Events, Invite as Made, MeshdApi, Peer, PeerTraffic, Reply,
+    Request as Asked, Route, Setting, Source, Status, Traffic,
 };
+use i2plan_ipc::fixtures;
 use i2plan_ipc::server::{Answer as Answered, ConnectionLimits, Service as Daemon, serve as serve_unix};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixListener};
@@ -24,84 +25,16 @@ const MEMBER: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbba";
 
 const CODE: &str = "i2plan://not-a-real-code";
 
-fn session() -> Session {
-    Session {
-        state: SessionState::Up,
-        destination: None,
-        error: None,
-        health: SessionHealth::Fine,
-        silent: None,
-        over_tcp: false,
-    }
-}
-
 fn status() -> Status {
-    Status {
-        name: "alpha".to_owned(),
-        node_id: Some("a".repeat(52)),
-        uptime: 7,
-        config: String::new(),
-        network: None,
-        former: None,
-        sam: Sam {
-            address: "127.0.0.1:7656".to_owned(),
-            version: None,
-            control: session(),
-            fallback: None,
-            data: session(),
-        },
-        tunnel: Tunnel {
-            interface: None,
-            mtu: 1280,
-            public_key: None,
-            drops: None,
-            overlaps: Vec::new(),
-            without_ipv6: false,
-            faults: Vec::new(),
-        },
-        daemons: Vec::new(),
-        keys: Vec::new(),
-        static_interface: None,
-    }
+    Status { node_id: Some("a".repeat(52)), ..fixtures::status() }
 }
 
 fn peer() -> Peer {
-    Peer {
-        node_id: MEMBER.to_owned(),
-        name: EVIL.to_owned(),
-        ipv4: [10, 42, 0, 2].into(),
-        ipv6: Ipv6Addr::LOCALHOST,
-        public_key: String::new(),
-        endpoint: String::new(),
-        ranges: Vec::new(),
-        depth: 1,
-        inviters: vec!["a".repeat(52)],
-        member_since: 0,
-        signed_at: 0,
-        liveness: Liveness::Present,
-        banned: false,
-        last_heard: None,
-        rtt: None,
-        last_handshake: None,
-        tx_packets: 0,
-        tx_bytes: 0,
-        rx_packets: 0,
-        rx_bytes: 0,
-        queue_drops: 0,
-        rx_drops: 0,
-    }
+    Peer { inviters: vec!["a".repeat(52)], ..fixtures::peer(MEMBER, EVIL) }
 }
 
 fn ban() -> Ban {
-    Ban {
-        node_id: MEMBER.to_owned(),
-        name: Some(EVIL.to_owned()),
-        reason: BanReason::Manual,
-        description: EVIL.to_owned(),
-        created_at: 0,
-        expires_at: None,
-        strikes: 0,
-    }
+    Ban { description: EVIL.to_owned(), ..fixtures::ban(MEMBER, EVIL) }
 }
 
 /// Has one member, and notes what it is asked to change.
@@ -473,6 +406,37 @@ async fn a_session_for_control_does_what_its_forms_say() {
     }
     let long = "x".repeat(MAX_FORM);
     assert_eq!(browser.post("/join", &long).await.status, 413);
+}
+
+#[tokio::test]
+async fn the_page_of_a_member_draws_its_round_trips() {
+    let setup = Setup::new().await;
+    let browser = setup.browser(false).await;
+    let path = format!("/peers/{MEMBER}");
+    assert!(browser.get(&path).await.body.contains("<p>no round trip was measured.</p>"));
+    for (at, rtt) in [(1, None), (2, Some(30)), (3, Some(90)), (4, Some(60))] {
+        let peer = |node_id: &str, rtt| PeerTraffic {
+            node_id: node_id.to_owned(),
+            tx_bytes: 0,
+            rx_bytes: 0,
+            last_handshake: None,
+            rtt,
+        };
+        let peers = vec![peer(MEMBER, rtt), peer("another", Some(1000))];
+        setup.web.live().history().note(&Traffic { at: at * 5000, peers });
+    }
+    let page = browser.get(&format!("{path}?minutes=1")).await.body;
+    let words = "round trip 60 ms; at least 30 ms, at most 90 ms";
+    assert!(page.contains(&format!("role=\"img\" aria-label=\"{words}\"")), "{page}");
+    assert!(page.contains(&format!("<p>{words}.</p>")), "the same without the picture: {page}");
+    // The last three of twelve columns, in a picture of 480 by 100.
+    assert!(page.contains("d=\"M392,67L392,67L436,0L480,34\""), "{page}");
+    assert!(page.contains("data-live"), "{page}");
+    for (minutes, chosen) in [(1, true), (5, false), (30, false)] {
+        let link = format!("<a href=\"{path}?minutes={minutes}\"");
+        let marked = format!("{link} aria-current=\"true\"");
+        assert!(page.contains(&link) && page.contains(&marked) == chosen, "{minutes}: {page}");
+    }
 }
 
 #[tokio::test]

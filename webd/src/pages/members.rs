@@ -149,9 +149,15 @@ pub fn references(nodes: &[String], peers: &[Peer], own: Option<&str>, between: 
     }
 }
 
-/// All about a member.
+/// All about a member, with the graph of its round trips.
 #[must_use]
-pub fn details(viewer: Viewer<'_>, peer: &Peer, peers: &[Peer], own: Option<&str>) -> Markup {
+pub fn details(
+    viewer: Viewer<'_>,
+    peer: &Peer,
+    peers: &[Peer],
+    own: Option<&str>,
+    round_trips: &Markup,
+) -> Markup {
     html! {
         (facts(&[
             ("state", text(peer::state(peer))),
@@ -170,6 +176,11 @@ pub fn details(viewer: Viewer<'_>, peer: &Peer, peers: &[Peer], own: Option<&str
             ("sent", html! { (units::bytes(peer.tx_bytes)) " in " (peer.tx_packets) " packets" }),
             ("drops", text(&peer::drops(peer))),
         ]))
+        section {
+            h2 { "Round trips" }
+            (round_trips)
+            p.hint { "From a control message to the answer. What was measured last counts until the next." }
+        }
         @if viewer.session.control {
             section {
                 h2 { "Ping" }
@@ -301,7 +312,10 @@ pub fn routes(mut routes: Vec<Route>) -> Markup {
                 text(&row.ipv4),
                 text(&row.ipv6),
                 text(&row.ranges),
-                html! { a href={ "/peers/" (route.node_id) } { (clean(&row.name)) } },
+                html! {
+                    @if route::is_local(route) { (clean(&row.name)) }
+                    @else { a href={ "/peers/" (route.node_id) } { (clean(&row.name)) } }
+                },
                 text(&row.hops),
                 text(&row.via),
                 text(&row.last_seen),
@@ -311,7 +325,7 @@ pub fn routes(mut routes: Vec<Route>) -> Markup {
         .collect();
     html! {
         p { "Hops are those of control messages. Packets of the tunnel always go directly." }
-        @if rows.is_empty() { p { "No other members are known." } }
+        @if rows.is_empty() { p { "This node is in no network." } }
         @else {
             (table(
                 "The routing table",

@@ -16,7 +16,7 @@ use maud::{Markup, html};
 use super::{Viewer, choice, facts, hint, table, text};
 use crate::history::{History, Sample};
 
-/// How far back the graphs of the dashboard may reach: minutes, and the samples that there are in these.
+/// How far back graphs may reach: minutes, and the samples that there are in these.
 pub const SPANS: [(u64, usize); 3] = [(1, 12), (5, 60), (30, 360)];
 
 /// The state of the node, what is wrong first.
@@ -93,38 +93,47 @@ pub fn dashboard(status: &Status, peers: &[Peer], history: &History, minutes: u6
     }
 }
 
-/// What a graph shows of a sample.
-type Measure = fn(&Sample) -> Option<u64>;
-
 /// The graphs of the last minutes, with the figures in words below, and links to other spans.
 fn graphs(history: &History, minutes: u64) -> Markup {
-    let (minutes, columns) = SPANS.into_iter().find(|(each, _)| *each == minutes).unwrap_or(SPANS[1]);
+    let (minutes, columns) = span(minutes);
     let samples: Vec<_> = history.samples(columns).collect();
-    let (received, sent, rtt) = (
-        |sample: &Sample| Some(sample.received),
-        |sample: &Sample| Some(sample.sent),
-        |sample: &Sample| sample.rtt,
-    );
-    let latest = |value: Measure| samples.last().and_then(value);
-    let most = |value: Measure| samples.iter().filter_map(value).max();
+    let of = |value: fn(&Sample) -> Option<u64>| samples.iter().map(value).collect::<Vec<_>>();
+    let (received, sent) = (of(|sample| Some(sample.received)), of(|sample| Some(sample.sent)));
     let bytes = |count: Option<u64>| units::bytes(count.unwrap_or_default());
-    let time = |time: Option<u64>| units::or_dash(time.map(units::milliseconds));
     let traffic = format!(
         "receiving {} a second (solid line), sending {} a second (dashed); at most {} a second",
-        bytes(latest(received)),
-        bytes(latest(sent)),
-        bytes(most(received).max(most(sent)))
+        bytes(latest(&received)),
+        bytes(latest(&sent)),
+        bytes(received.iter().chain(&sent).copied().flatten().max())
     );
-    let trips = match most(rtt) {
-        Some(most) => format!("round trip {}; at most {}", time(latest(rtt)), units::milliseconds(most)),
-        None => "no round trip was measured".to_owned(),
-    };
     html! {
-        (graph(&traffic, &samples, columns, &[("received", received), ("sent", sent)]))
-        (graph(&trips, &samples, columns, &[("rtt", rtt)]))
+        (graph(&traffic, columns, &[("received", &received), ("sent", &sent)]))
+        (round_trips(columns, &of(|sample| sample.rtt)))
+        (spans("/", minutes))
+    }
+}
+
+/// The round trips to one member in the last minutes, likewise.
+#[must_use]
+pub fn round_trips_to(node: &str, history: &History, minutes: u64) -> Markup {
+    let (minutes, columns) = span(minutes);
+    html! {
+        (round_trips(columns, &history.round_trips(node, columns).collect::<Vec<_>>()))
+        (spans(&format!("/peers/{node}"), minutes))
+    }
+}
+
+/// The span of so many minutes, or another where there is none of them.
+fn span(minutes: u64) -> (u64, usize) {
+    SPANS.into_iter().find(|(each, _)| *each == minutes).unwrap_or(SPANS[1])
+}
+
+/// Links to a page with each of the spans.
+fn spans(path: &str, minutes: u64) -> Markup {
+    html! {
         nav.pages aria-label="How far back the graphs reach" {
             @for (each, _) in SPANS {
-                a href={ "/?minutes=" (each) } aria-current=[(each == minutes).then_some("true")] {
+                a href={ (path) "?minutes=" (each) } aria-current=[(each == minutes).then_some("true")] {
                     (units::counted(each, "minute"))
                 }
             }
@@ -132,34 +141,54 @@ fn graphs(history: &History, minutes: u64) -> Markup {
     }
 }
 
+fn latest(values: &[Option<u64>]) -> Option<u64> {
+    values.last().copied().flatten()
+}
+
+/// Milliseconds over time, with the figures in words below.
+fn round_trips(columns: usize, values: &[Option<u64>]) -> Markup {
+    let (least, most) = (values.iter().flatten().min(), values.iter().flatten().max());
+    let words = match (least, most) {
+        (Some(least), Some(most)) => format!(
+            "round trip {}; at least {}, at most {}",
+            units::or_dash(latest(values).map(units::milliseconds)),
+            units::milliseconds(*least),
+            units::milliseconds(*most)
+        ),
+        _ => "no round trip was measured".to_owned(),
+    };
+    graph(&words, columns, &[("rtt", values)])
+}
+
 /// Values over time as lines, with a gap where there is none.
-fn graph(words: &str, samples: &[Sample], columns: usize, lines: &[(&str, Measure)]) -> Markup {
+fn graph(words: &str, columns: usize, lines: &[(&str, &[Option<u64>])]) -> Markup {
     const WIDTH: usize = 480;
     const HEIGHT: u64 = 100;
-    let most = lines.iter().flat_map(|(_, value)| samples.iter().filter_map(value)).max().unwrap_or(1).max(1);
-    let first = columns.saturating_sub(samples.len());
-    let point = |index: usize, value: u64| {
-        let height = u128::from(value) * u128::from(HEIGHT) / u128::from(most);
-        let height = u64::try_from(height).unwrap_or(HEIGHT).min(HEIGHT);
-        format!("{},{}", (first + index) * WIDTH / columns.saturating_sub(1).max(1), HEIGHT - height)
-    };
-    let path = |value: Measure| {
+    let most =
+        lines.iter().flat_map(|(_, values)| values.iter().flatten()).max().copied().unwrap_or(1).max(1);
+    let path = |values: &[Option<u64>]| {
+        let first = columns.saturating_sub(values.len());
+        let point = |index: usize, value: u64| {
+            let height = u128::from(value) * u128::from(HEIGHT) / u128::from(most);
+            let height = u64::try_from(height).unwrap_or(HEIGHT).min(HEIGHT);
+            format!("{},{}", (first + index) * WIDTH / columns.saturating_sub(1).max(1), HEIGHT - height)
+        };
         let mut path = String::new();
         let mut drawing = false;
-        for (index, sample) in samples.iter().enumerate() {
-            if let Some(value) = value(sample) {
-                let point = point(index, value);
+        for (index, value) in values.iter().enumerate() {
+            if let Some(value) = value {
+                let point = point(index, *value);
                 // One that stands alone is a dot.
                 let part = if drawing { format!("L{point}") } else { format!("M{point}L{point}") };
                 path.push_str(&part);
             }
-            drawing = value(sample).is_some();
+            drawing = value.is_some();
         }
         path
     };
     html! {
         svg.graph viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="img" aria-label=(words) {
-            @for (class, value) in lines { path class=(class) d=(path(*value)) {} }
+            @for (class, values) in lines { path class=(class) d=(path(values)) {} }
         }
         p { (words) "." }
     }

@@ -16,6 +16,7 @@ use i2plan_ipc::bridge::BridgeAddress;
 use i2plan_ipc::version::Version;
 use i2plan_present::doctor;
 use i2plan_present::finding::{Finding, Level, render, sort};
+use i2plan_present::status::{Warning, of_the_bridge};
 use serde::Serialize;
 
 use self::router::Bridge;
@@ -153,10 +154,6 @@ fn of_the_config(config: &Result<Config, ConfigError>) -> Finding {
 /// What the router's bridge showed. One that the node speaks with need not be in reach from here.
 fn of_the_router(bridge: &Bridge, node_speaks_with_it: bool) -> Finding {
     let Bridge { address, version, hangs, wants_login, program } = bridge;
-    let hint = format!(
-        "start the I2P router and enable its SAM bridge, or i2plan-routerd if there is none; if that is not at \
-         {address}, set i2p.sam_address"
-    );
     let of_program = program.as_ref().map(|program| format!(", of {program}")).unwrap_or_default();
     match version {
         Ok(version) => {
@@ -186,7 +183,10 @@ fn of_the_router(bridge: &Bridge, node_speaks_with_it: bool) -> Finding {
             format!("the node speaks with the bridge at {address}, and this program cannot: {error}"),
             "run this where the node runs",
         ),
-        Err(error) => Finding::problem("router", format!("no SAM bridge at {address}: {error}"), hint),
+        Err(error) => {
+            let Warning { message, hint } = of_the_bridge(address, Some(error));
+            Finding::problem("router", message, hint)
+        }
     }
 }
 

@@ -86,9 +86,16 @@ impl Settings {
         rustix::net::netdevice::name_to_index(socket, &self.interface).ok()
     }
 
-    async fn apply(&self) -> Result<(), Failure> {
+    /// Has `run` set all; if one setting is refused, takes back those before it.
+    async fn apply(&self, run: impl AsyncFn(&[&str]) -> Result<(), Failure>) -> Result<(), Failure> {
         for command in self.commands() {
-            resolvectl(&command).await?;
+            let Err(mut failure) = run(&command).await else { continue };
+            let interface = &self.interface;
+            failure.message += &match run(&["revert", interface]).await {
+                Ok(()) => format!("; what was set on {interface} before is taken back"),
+                Err(error) => format!("; what was set on {interface} before stays: {}", error.message),
+            };
+            return Err(failure);
         }
         Ok(())
     }
@@ -169,7 +176,7 @@ async fn step(
         resolvectl(&["revert", &settings.interface]).await?;
     }
     if let Some((settings, index)) = wanted {
-        settings.apply().await?;
+        settings.apply(resolvectl).await?;
         tell(&format!(
             "systemd-resolved asks {} for {} on {}",
             settings.servers[0], settings.domains[0], settings.interface
@@ -236,6 +243,26 @@ mod tests {
              '~0.0.c.b.a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa'\n\
              resolvectl dns i2plan0 10.42.0.1 fd12:3456:789a:bc00::a2a:1\n"
         );
+    }
+
+    #[tokio::test]
+    async fn a_setting_that_is_refused_is_named_and_those_before_it_are_taken_back() {
+        let settings = Settings::new("i2plan0", &network("10.42.0.0/16"));
+        for (refused, taken_back) in [(&["mdns"][..], true), (&["mdns", "revert"], false)] {
+            let done = std::cell::RefCell::new(Vec::new());
+            let run = async |words: &[&str]| {
+                done.borrow_mut().push(words[0].to_owned());
+                let is_refused = refused.contains(&words[0]);
+                if is_refused { Err(Failure::internal(format!("`{}`: no", words.join(" ")))) } else { Ok(()) }
+            };
+            let message = settings.apply(run).await.unwrap_err().message;
+            assert!(
+                message.starts_with("`mdns i2plan0 no`: no; what was set on i2plan0 before"),
+                "{message}"
+            );
+            assert_eq!(message.ends_with("is taken back"), taken_back, "{message}");
+            assert_eq!(*done.borrow(), ["default-route", "dnssec", "dnsovertls", "llmnr", "mdns", "revert"]);
+        }
     }
 
     #[test]

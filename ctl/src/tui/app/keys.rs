@@ -5,6 +5,7 @@ use std::time::Duration;
 use crossterm::event::{Event as TerminalEvent, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use i2plan_ipc::api::meshd::{Peer, Request};
 use i2plan_present::member::label;
+use i2plan_present::route::is_local;
 
 use super::{App, Effect, Overlay, SPANS, Tab};
 use crate::tui::form::{Form, Outcome};
@@ -144,7 +145,7 @@ impl App {
                 }
             }
             (Tab::Routes, KeyCode::Enter) => {
-                if let Some(route) = self.routes.selected() {
+                if let Some(route) = self.routes.selected().filter(|route| !is_local(route)) {
                     self.overlay = Some(Overlay::Peer { node_id: route.node_id.clone(), scroll: 0 });
                     self.requests.want(&[Subject::Peers]);
                 }

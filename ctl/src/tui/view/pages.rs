@@ -147,7 +147,7 @@ pub(super) fn routes(app: &App, buf: &mut Buffer, area: Rect, theme: Theme) {
     let list = &app.routes;
     let area = draw_filter(buf, area, theme, list.filter(), list.len(), list.items().len());
     if list.len() == 0 {
-        return draw_empty(buf, area, theme, list.is_known(), list.filter(), "no other members are known");
+        return draw_empty(buf, area, theme, list.is_known(), list.filter(), "this node is in no network");
     }
     let table = Table { columns: ROUTES, sorted: None, count: list.len(), selected: list.place() };
     let names = route::names(list.items());

@@ -184,8 +184,9 @@ impl LocalMember {
                 let name = &member.record.value.name;
                 debug!(node = %node.short(), %name, ?presence, "learned a newer liveness message");
             }
-            if presence == Presence::Present {
-                self.note_awake(node);
+            match presence {
+                Presence::Present => self.note_awake(node),
+                Presence::Away => cx.counts.departures_received += 1,
             }
             self.save_by(now.monotonic + SAVE_LIVENESS_AFTER);
             let share = self.block_of(&node);
@@ -274,7 +275,10 @@ impl LocalMember {
                     Ending::Revocation(_) => {
                         info!(node = %issuer.short(), members = out.len(), "a membership was revoked");
                     }
-                    Ending::Resignation(_) => info!(node = %issuer.short(), "a member has left the network"),
+                    Ending::Resignation(_) => {
+                        cx.counts.departures_received += 1;
+                        info!(node = %issuer.short(), "a member has left the network");
+                    }
                 }
                 for node in out {
                     self.forget(node);

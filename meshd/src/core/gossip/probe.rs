@@ -85,6 +85,7 @@ impl LocalMember {
         let one = self.members.suspects().filter(unreachable).choose(&mut cx.rng);
         let Some(control) = one.map(|member| member.way(&mut cx.rng)) else { return };
         let number = cx.rng.random();
+        cx.counts.reconnections += 1;
         self.send(cx, &control, &Message::Ping(number, own_record(own)), now);
     }
 
@@ -99,6 +100,7 @@ impl LocalMember {
     ) {
         let Some(member) = self.members.get(&node) else { return };
         let control = member.way(&mut cx.rng);
+        cx.counts.reconnections += u64::from(self.liveness(cx, member, now) == meshd::Liveness::Unreachable);
         // That it does not answer is known, and most that do not are down.
         let relays = if member.contact().unreached { relays.min(FEW_RELAYS) } else { relays };
         let mut gossip = self.some_gossip(cx, GOOD_LEN / 2, now);

@@ -370,6 +370,7 @@ impl LocalMember {
         for target in
             self.draw(cx, DEPARTURE_FANOUT, |member| !member.contact().unreached && !member.is_away())
         {
+            cx.counts.departures_sent += 1;
             self.send_items(cx, &target, vec![item.clone()], now);
         }
     }

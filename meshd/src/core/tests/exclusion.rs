@@ -113,7 +113,7 @@ fn a_ban_cuts_everything_and_is_lifted() {
 fn a_banned_member_has_no_route() {
     let mut world = World::network(&[0]);
     world.run(60);
-    let hops = |world: &World| world.nodes[0].mesh.routes(world.now())[0].hops;
+    let hops = |world: &World| world.nodes[0].mesh.routes(world.now())[1].hops;
     assert_eq!(hops(&world), Some(1));
     let node = world.node(1).to_string();
     world.command(0, |mesh, now| mesh.add_ban(1, &node, String::new(), None, now)).unwrap();

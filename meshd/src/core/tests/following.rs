@@ -50,6 +50,9 @@ fn followers_are_told_of_members_and_bans() {
     world.settle(1);
     world.run(1);
     assert_eq!(world.told(0), ["1 Away"]);
+    let [counts, of_the_other] = [0, 1].map(|index| world.nodes[index].mesh.message_counts());
+    assert!(counts.reconnections > 0 && of_the_other.departures_sent > 0, "{counts:?} {of_the_other:?}");
+    assert_eq!((counts.returns, counts.departures_received, counts.departures_sent), (1, 1, 0));
 
     let node = world.node(1).to_string();
     let ban = |mesh: &mut Mesh, now| mesh.add_ban(0, &node, String::new(), Some(30), now);
@@ -57,7 +60,7 @@ fn followers_are_told_of_members_and_bans() {
     world.command(0, |mesh, _| mesh.remove_ban(0, &node)).unwrap();
     world.command(0, ban).unwrap();
     world.run(60);
-    let banned = ["1 banned: Manual", "1 not banned"];
+    let banned = ["1 banned: Manual renamed", "1 not banned renamed"];
     assert_eq!(world.told(0), [banned, banned].concat());
     world.command(0, |mesh, _| mesh.revoke(0, &node)).unwrap();
     world.run(60);

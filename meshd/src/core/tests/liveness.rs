@@ -128,6 +128,10 @@ fn one_that_some_cannot_reach_is_reached_through_others() {
     let route = routes.iter().find(|route| route.node_id == world.node(1).to_string()).unwrap();
     assert_eq!(route.hops, Some(2));
     assert!(route.via.is_some());
+    let local: Vec<_> = routes.iter().filter(|route| route.hops == Some(0)).collect();
+    let [local] = local[..] else { panic!("{routes:?}") };
+    assert_eq!((&local.node_id, &local.via, local.last_seen), (&world.node(0).to_string(), &None, None));
+    assert_eq!(Some(local.ipv4), world.nodes[0].mesh.local_address());
     // And its news comes through them.
     let now = world.now();
     world.nodes[1].mesh.reconfigure(Settings { name: "renamed".parse().unwrap(), ..settings(2) }, now);

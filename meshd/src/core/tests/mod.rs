@@ -427,8 +427,12 @@ impl World {
             EventKind::InviteCreated { .. } => "invite".to_owned(),
             EventKind::InviteUsed { node_id, .. } => format!("invite used by {}", place(&node_id)),
             EventKind::InviteRevoked { .. } => "invite revoked".to_owned(),
-            EventKind::BanAdded { node_id, reason } => format!("{} banned: {reason:?}", place(&node_id)),
-            EventKind::BanRemoved { node_id } => format!("{} not banned", place(&node_id)),
+            EventKind::BanAdded { node_id, name, reason } => {
+                format!("{} banned: {reason:?} {}", place(&node_id), name.unwrap_or_default())
+            }
+            EventKind::BanRemoved { node_id, name } => {
+                format!("{} not banned {}", place(&node_id), name.unwrap_or_default())
+            }
             EventKind::KeyRotated { .. } => "key rotated".to_owned(),
             EventKind::ForeignNumber { .. } => "foreign number".to_owned(),
             EventKind::AddressChanged { .. } => "address changed".to_owned(),

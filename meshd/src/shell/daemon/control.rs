@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use i2plan_ipc::api::keyd::SessionKind;
 use i2plan_ipc::api::meshd::{EventKind, SessionHealth, SessionName, SessionState};
@@ -21,7 +21,7 @@ use crate::core::{Now, Peer};
 use crate::shell::control_path::Path;
 use crate::shell::introductions::{Introductions, Verdict};
 use crate::shell::pair_health::{PairActions, Traffic};
-use crate::shell::session_health::{HealthAction, IdleAction, Patience};
+use crate::shell::session_health::{self, HealthAction, IdleAction, Patience};
 use crate::shell::sessions::{self, ControlSender, Open, Renewal, Update};
 use crate::shell::sleep;
 
@@ -150,6 +150,13 @@ impl Drop for FallbackSession {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// What users were last told of a session: how it is, and which one it was, if there was one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ToldHealth {
+    health: SessionHealth,
+    opened: Option<u64>,
 }
 
 impl Daemon {
@@ -523,15 +530,21 @@ impl Daemon {
     /// Tells users what has become of the sessions' health.
     fn tell_health(&mut self) {
         let found = self.session_health();
-        let told = std::mem::replace(&mut self.told_health, found.map(|(health, _)| health));
-        for (session, (before, (health, silent))) in
-            [SessionName::Control, SessionName::Data].into_iter().zip(told.into_iter().zip(found))
-        {
-            if before == health {
+        let opened = [&self.control_health, &self.data_health].map(session_health::SessionHealth::opened);
+        for (at, session) in [SessionName::Control, SessionName::Data].into_iter().enumerate() {
+            let ((health, silent), opened) = (found[at], opened[at]);
+            let before = std::mem::replace(&mut self.told_health[at], ToldHealth { health, opened });
+            if before.health == health {
                 continue;
             }
             let silent = silent.unwrap_or_default();
+            // Of one that is not there its state is told.
+            let Some(number) = opened else { continue };
+            let replaced = health == SessionHealth::Fine && before.opened != Some(number);
             match health {
+                SessionHealth::Fine if replaced => {
+                    info!(?session, "another session was opened in the place of the silent one");
+                }
                 SessionHealth::Fine => info!(?session, "the session carries traffic again"),
                 // Mostly it is a peer that has gone.
                 SessionHealth::Testing => {
@@ -548,7 +561,7 @@ impl Daemon {
                     );
                 }
             }
-            self.event_log.push(EventKind::SessionHealth { session, health, silent });
+            self.event_log.push(EventKind::SessionHealth { session, health, silent, replaced });
         }
     }
 
@@ -694,10 +707,13 @@ impl Daemon {
     }
 
     pub(super) fn send(&mut self, to: &Destination, message: &[u8], as_control: bool) {
-        let now = self.now().monotonic;
+        let (now, began) = (self.now().monotonic, Instant::now());
         let fallback = self.fallback.as_mut().and_then(|fallback| fallback.session.as_mut());
         match fallback.filter(|_| !as_control).or(self.control.as_mut()) {
-            Some(session) => session.send(to, message, now),
+            Some(session) => {
+                session.send(to, message, now);
+                self.sends.observe(began.elapsed());
+            }
             None => debug!("a control message was not sent: the session is down"),
         }
     }

@@ -18,6 +18,7 @@ use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::signals::Signals;
 use i2plan_ipc::daemon::tasks::Tasks;
+use i2plan_ipc::histogram::Histogram;
 use i2plan_ipc::log_limit::LogLimit;
 use i2plan_ipc::server::{ConnectionLimits, serve};
 use i2plan_ipc::{ApiError, Role};
@@ -31,7 +32,9 @@ use tokio::time::{interval, sleep_until};
 use tracing::{debug, error, info};
 
 use self::commands::Checked;
-use self::control::{CONTROL_PATIENCE, ControlSession, DATA_PATIENCE, FallbackSession, SessionStatus};
+use self::control::{
+    CONTROL_PATIENCE, ControlSession, DATA_PATIENCE, FallbackSession, SessionStatus, ToldHealth,
+};
 use self::keyd_link::{KeydReport, ask, watch_keyd};
 use super::containment::DatagramContainment;
 use super::event_log::EventLog;
@@ -178,7 +181,7 @@ struct Daemon {
     tested: mpsc::Receiver<bool>,
     tested_sender: mpsc::Sender<bool>,
     /// What users were last told of both sessions.
-    told_health: [meshd::SessionHealth; 2],
+    told_health: [ToldHealth; 2],
     silence_limit: LogLimit,
     sleep: SleepDetector,
     /// When the host last woke up, or this process went on.
@@ -186,6 +189,12 @@ struct Daemon {
     /// Why the state could not be saved, the last time that it was to be.
     unsaved: Option<String>,
     state_writes: meshd::WriteCounts,
+    /// How long rounds of gossip took, and how many of them there are in [`Mesh::message_counts`].
+    rounds: Histogram,
+    rounds_observed: u64,
+    sends: Histogram,
+    /// Since when the interface that should be up has been missing.
+    interface_missing: Option<Instant>,
     /// The state as it was saved last is to be kept beside the next one.
     set_aside: bool,
     /// The directory of the configuration was there when the sandbox was set up, so that it can be read again.
@@ -317,12 +326,16 @@ impl Daemon {
             renew_data,
             tested,
             tested_sender,
-            told_health: [meshd::SessionHealth::Fine; 2],
+            told_health: [ToldHealth::default(); 2],
             silence_limit: LogLimit::default(),
             sleep,
             slept_until: None,
             unsaved: None,
             state_writes: meshd::WriteCounts::default(),
+            rounds: Histogram::default(),
+            rounds_observed: 0,
+            sends: Histogram::default(),
+            interface_missing: None,
             set_aside: false,
             sees_config,
             must_restart: false,
@@ -402,16 +415,22 @@ impl Daemon {
                 }
                 () = sleep_until(wake) => {}
             }
-            let now = self.now();
+            let (now, began) = (self.now(), Instant::now());
             if let Some(mesh) = &mut self.mesh {
                 if mesh.poll_timeout().is_some_and(|at| at <= now.monotonic) {
                     mesh.handle_timeout(now);
                 }
                 let turn = mesh.poll_turn();
                 let stopped = mesh.is_shut_down();
+                let rounds = mesh.message_counts().announcements;
+                let missing = mesh.network().is_some() && self.tunnel_report.borrow().configured.is_none();
+                self.interface_missing = missing.then(|| self.interface_missing.unwrap_or(began));
                 self.carry_out(turn);
                 if stopped {
                     return Ok(());
+                }
+                if std::mem::replace(&mut self.rounds_observed, rounds) != rounds {
+                    self.rounds.observe(began.elapsed());
                 }
             }
             self.adjust_tunnel();

@@ -20,6 +20,9 @@ use crate::shell::host;
 use crate::shell::service::ReplySender;
 use crate::shell::tunnel::TundReport;
 
+/// How long making the interface takes at most, unless something is wrong.
+const MAKING: Duration = Duration::from_secs(10);
+
 /// How long after a control message a member counts as speaking.
 pub(super) const HEARD_LATELY: Duration = Duration::from_secs(60);
 
@@ -119,6 +122,9 @@ impl Daemon {
                 overlaps: tunnel.stats.as_ref().map(|stats| stats.overlaps.clone()).unwrap_or_default(),
                 without_ipv6: tunnel.stats.as_ref().is_some_and(|stats| stats.without_ipv6),
                 faults: tunnel.stats.as_ref().map(|stats| stats.faults.clone()).unwrap_or_default(),
+                making: tunnel.configured.is_none()
+                    && self.mesh.as_ref().is_some_and(|mesh| mesh.network().is_some())
+                    && self.interface_missing.is_none_or(|since| since.elapsed() < MAKING),
             },
             daemons: daemons(&keyd, unsaved, tunnel.daemon.as_ref(), (tunnel_error, tunnel_hint)),
             static_interface: None,
@@ -131,6 +137,8 @@ impl Daemon {
             messages: self.mesh.as_ref().map(Mesh::message_counts).unwrap_or_default(),
             handshakes: handshakes(&self.tunnel_report.borrow()),
             state_writes: self.state_writes,
+            rounds: self.rounds,
+            sends: self.sends,
             events: self.event_log.counts(),
         }
     }
