@@ -375,7 +375,10 @@ impl Peer {
         }
         self.config.endpoint = endpoint;
         self.header = Vec::new();
-        info!(peer = self.name(), "packets come from another destination, and go there from now on");
+        info!(
+            peer = self.config.node.short(),
+            "packets come from another destination, and go there from now on"
+        );
         true
     }
 
@@ -523,11 +526,11 @@ impl Peer {
     /// Does what is due by the clock. Without a SAM session that is only to forget old keys; without a `slot`, what
     /// there is of a session is neither kept alive nor renewed.
     pub(super) fn tick(&mut self, attached: bool, has_slot: bool, pacer: &mut Pacer, now: Instant) {
-        let (name, number) = (self.name(), self.number);
+        let number = self.number;
         let wanted = self.kept || self.is_wanted(now);
         let Some(link) = &mut self.link else { return };
         if link.previous.as_ref().is_some_and(|(_, end)| *end <= now) {
-            debug!(peer = name, "the keys before are not accepted any more");
+            debug!(peer = self.config.node.short(), "the keys before are not accepted any more");
             link.previous = None;
         }
         let mut buffer = [0; MAX_HANDSHAKE];
@@ -548,7 +551,7 @@ impl Peer {
             }
         }
         if link.open && link.sending().is_none() {
-            debug!(peer = name, "the session has ended");
+            debug!(peer = self.config.node.short(), "the session has ended");
             link.close(number, pacer);
         }
         if link.open {
@@ -585,7 +588,6 @@ impl Peer {
     /// After an accepted message: notes the handshake that it completed, and lets waiting packets go.
     fn note_session(&mut self, slot: u32, message: &[u8], pacer: &mut Pacer, now: Instant) {
         self.retry.note_alive();
-        let name = self.name();
         let Some(link) = &mut self.link else { return };
         let Some(pairing) = link.pairing(slot) else { return };
         let answered = is_response(message);
@@ -599,9 +601,9 @@ impl Peer {
             }
             self.retry.note_answered();
             if self.last_handshake.replace(now).is_none() {
-                info!(peer = name, "connected");
+                info!(peer = self.config.node.short(), "connected");
             } else {
-                debug!(peer = name, "renewed the session");
+                debug!(peer = self.config.node.short(), "renewed the session");
             }
         }
         if link.current.has_session() {
@@ -612,11 +614,6 @@ impl Peer {
             pacer.open(self.number);
             pacer.set_reports(self.number, self.config.takes_reports, now);
         }
-    }
-
-    /// For messages to people.
-    fn name(&self) -> String {
-        self.config.node.short()
     }
 }
 
