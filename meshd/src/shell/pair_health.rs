@@ -98,6 +98,11 @@ impl PairHealth {
         self.pairs.clear();
     }
 
+    /// The host was asleep. That tunnels are dead then says nothing of their members.
+    pub(super) fn handle_resumed(&mut self) {
+        self.patience = FIRST_PATIENCE;
+    }
+
     /// These are all members with tunnels.
     pub(super) fn handle_traffic(&mut self, traffic: impl Iterator<Item = (NodeId, Traffic)>, now: Duration) {
         let mut before = std::mem::take(&mut self.pairs);
@@ -193,6 +198,20 @@ mod tests {
         assert_eq!(probed, [7]);
         assert_eq!(shaken[..3], [8, 10, 13]);
         assert_eq!(renewed, [14, 27, 52]);
+    }
+
+    #[test]
+    fn after_a_sleep_the_session_is_replaced_as_soon_as_the_first_time() {
+        let mut health = PairHealth::default();
+        let mut renewed = Vec::new();
+        for now in 0..60 {
+            if now == 20 {
+                health.handle_resumed();
+            }
+            health.handle_traffic([(NODE, packets(now, 0))].into_iter(), seconds(now));
+            renewed.extend(health.poll_actions(|_, _| true, seconds(now)).renew.then_some(now));
+        }
+        assert_eq!(renewed[..2], [13, 20]);
     }
 
     /// It answers as soon as there is another session, and is silent again.

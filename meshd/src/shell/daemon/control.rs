@@ -159,6 +159,13 @@ pub(super) struct ToldHealth {
     opened: Option<u64>,
 }
 
+/// Whether it is left to another node to replace its session for data. After a sleep it is not: the others were there all
+/// the time, and do not replace theirs.
+fn yields(mesh: &Mesh, slept_until: Option<Duration>, now: Now) -> bool {
+    slept_until.is_none_or(|until| now.monotonic >= until + WAKING)
+        && mesh.has_heard_smaller(now.monotonic.saturating_sub(HEARD_LATELY))
+}
+
 impl Daemon {
     /// Looks whether the sessions carry traffic, and does something about those that do not.
     pub(super) fn watch_sessions(&mut self) {
@@ -169,6 +176,7 @@ impl Daemon {
                 "the host was asleep, or this process stopped: the sessions are tested"
             );
             self.slept_until = Some(now.monotonic);
+            self.pair_health.handle_resumed();
             self.control_health.handle_resumed(now.monotonic);
             self.data_health.handle_resumed(now.monotonic);
             if let Some(mesh) = &mut self.mesh {
@@ -391,11 +399,7 @@ impl Daemon {
                     self.test_data(members.unwrap_or_default());
                 }
                 HealthAction::Replace => {
-                    let since = now.monotonic.saturating_sub(HEARD_LATELY);
-                    // The others were there all the time, and do not replace theirs.
-                    let slept = self.slept_until.is_some_and(|until| now.monotonic < until + WAKING);
-                    let yields =
-                        !slept && self.mesh.as_ref().is_some_and(|mesh| mesh.has_heard_smaller(since));
+                    let yields = self.mesh.as_ref().is_some_and(|mesh| yields(mesh, self.slept_until, now));
                     self.data_renewal.handle_stall(yields, now.monotonic, &mut rand::rng());
                 }
                 HealthAction::Keep => {
@@ -432,7 +436,7 @@ impl Daemon {
             self.pair_health.poll_actions(is_there, now.monotonic);
         mesh.probe_members(&probe, now);
         if renew {
-            let yields = mesh.has_heard_smaller(now.monotonic.saturating_sub(HEARD_LATELY));
+            let yields = yields(mesh, self.slept_until, now);
             self.data_renewal.handle_stall(yields, now.monotonic, &mut rand::rng());
         }
         if !shake_hands.is_empty() {
