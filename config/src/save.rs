@@ -84,7 +84,8 @@ pub fn save(path: &Path, name: &str, value: &str) -> Result<(), SaveError> {
 
 /// The text with a key that has this value: in the place of the one that it had, or else in its section.
 fn edit(text: &str, (section, name): (&str, &str), value: &str) -> String {
-    let is_plain = value.parse::<i64>().is_ok() && !value.starts_with(['+', '0']) || value == "0";
+    // A number that would be read back as another text is none: -0, 007.
+    let is_plain = value.parse::<i64>().is_ok_and(|number| number.to_string() == value);
     let value = if is_plain || matches!(value, "true" | "false") {
         value.to_owned()
     } else {
@@ -230,6 +231,15 @@ mod tests {
         assert!(matches!(save(&path, "node.name", "a"), Err(SaveError::File(_))));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "[nod]\nname = 1\n");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn names_that_look_like_numbers_are_read_back() {
+        for name in ["-0", "-07", "007", "7", "-7", "0", "true"] {
+            let config =
+                Config::from_parts(Path::new("c"), &edit("", ("node", "name"), name), |_| None).unwrap();
+            assert_eq!(config.name.as_str(), name);
+        }
     }
 
     proptest! {

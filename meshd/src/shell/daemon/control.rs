@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::Daemon;
 use super::status::HEARD_LATELY;
-use crate::core::{Now, Peer};
+use crate::core::{Mesh, Now, Peer};
 use crate::shell::control_path::Path;
 use crate::shell::introductions::{Introductions, Verdict};
 use crate::shell::pair_health::{PairActions, Traffic};
