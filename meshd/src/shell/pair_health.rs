@@ -98,9 +98,13 @@ impl PairHealth {
         self.pairs.clear();
     }
 
-    /// The host was asleep. That tunnels are dead then says nothing of their members.
-    pub(super) fn handle_resumed(&mut self) {
+    /// The host was asleep. Each tunnel is tested, soon; that it is dead then says nothing of the member.
+    pub(super) fn handle_resumed(&mut self, now: Duration) {
         self.patience = FIRST_PATIENCE;
+        for pair in self.pairs.values_mut() {
+            pair.silent = Some((now + UNDER_WAY).saturating_sub(SILENT));
+            (pair.tested, pair.next, pair.interval) = (None, now, FIRST_INTERVAL);
+        }
     }
 
     /// These are all members with tunnels.
@@ -201,17 +205,20 @@ mod tests {
     }
 
     #[test]
-    fn after_a_sleep_the_session_is_replaced_as_soon_as_the_first_time() {
-        let mut health = PairHealth::default();
-        let mut renewed = Vec::new();
-        for now in 0..60 {
-            if now == 20 {
-                health.handle_resumed();
+    fn after_a_sleep_the_session_is_replaced_soon_if_the_tunnel_is_dead() {
+        for (answers, expected) in [(false, vec![13, 28]), (true, vec![13])] {
+            let mut health = PairHealth::default();
+            let mut renewed = Vec::new();
+            for now in 0..40 {
+                let answered = if answers && now >= 21 { now } else { 0 };
+                health.handle_traffic([(NODE, packets(now, answered))].into_iter(), seconds(now));
+                if now == 20 {
+                    health.handle_resumed(seconds(now));
+                }
+                renewed.extend(health.poll_actions(|_, _| true, seconds(now)).renew.then_some(now));
             }
-            health.handle_traffic([(NODE, packets(now, 0))].into_iter(), seconds(now));
-            renewed.extend(health.poll_actions(|_, _| true, seconds(now)).renew.then_some(now));
+            assert_eq!(renewed, expected);
         }
-        assert_eq!(renewed[..2], [13, 20]);
     }
 
     /// It answers as soon as there is another session, and is silent again.

@@ -176,7 +176,7 @@ impl Daemon {
                 "the host was asleep, or this process stopped: the sessions are tested"
             );
             self.slept_until = Some(now.monotonic);
-            self.pair_health.handle_resumed();
+            self.pair_health.handle_resumed(now.monotonic);
             self.control_health.handle_resumed(now.monotonic);
             self.data_health.handle_resumed(now.monotonic);
             if let Some(mesh) = &mut self.mesh {
