@@ -21,6 +21,10 @@ const JITTER: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct DataRenewal {
     due: Option<Duration>,
+    /// The session replaced one that was of no use, or is about to, and nothing has been heard through it.
+    in_vain: bool,
+    /// It is there.
+    attached: bool,
 }
 
 impl DataRenewal {
@@ -35,14 +39,28 @@ impl DataRenewal {
         self.due = None;
     }
 
+    /// There is another session.
+    pub(super) fn handle_session(&mut self) {
+        self.cancel();
+        self.attached = true;
+    }
+
+    /// Something was heard through the session.
+    pub(super) fn handle_heard(&mut self) {
+        self.in_vain &= !self.attached;
+    }
+
     /// When to ask [`DataRenewal::poll_due`] again.
     pub(super) fn poll_timeout(&self) -> Option<Duration> {
         self.due
     }
 
-    /// Whether the session is to be replaced; then it is taken to be.
-    pub(super) fn poll_due(&mut self, now: Duration) -> bool {
-        self.due.take_if(|due| *due <= now).is_some()
+    /// Whether the session is to be replaced; then it is taken to be, and whether the last replacement was in vain is
+    /// returned: the members speak to this node, and do not learn where its session is.
+    pub(super) fn poll_due(&mut self, now: Duration) -> Option<bool> {
+        self.due.take_if(|due| *due <= now)?;
+        self.attached = false;
+        Some(std::mem::replace(&mut self.in_vain, true))
     }
 }
 
@@ -78,10 +96,29 @@ mod tests {
         let due = renewal.poll_timeout().unwrap();
         renewal.handle_stall(false, NOW + JITTER, &mut rng);
         assert_eq!(renewal.poll_timeout(), Some(due), "it is not put off");
-        assert!(!renewal.poll_due(due - Duration::from_nanos(1)));
-        assert!(renewal.poll_due(due) && !renewal.poll_due(due));
+        assert_eq!(renewal.poll_due(due - Duration::from_nanos(1)), None);
+        assert_eq!((renewal.poll_due(due), renewal.poll_due(due)), (Some(false), None));
         renewal.handle_stall(true, NOW, &mut rng);
         renewal.cancel();
-        assert!(!renewal.poll_due(NOW * 2));
+        assert_eq!(renewal.poll_due(NOW * 2), None);
+    }
+
+    #[test]
+    fn a_replacement_was_in_vain_if_nothing_is_heard_through_it() {
+        let mut renewal = DataRenewal::default();
+        let mut replace = |hears: bool| {
+            // What was heard through the session before counts for nothing.
+            renewal.handle_heard();
+            renewal.handle_session();
+            if hears {
+                renewal.handle_heard();
+            }
+            renewal.handle_stall(false, NOW, &mut StdRng::from_seed([1; 32]));
+            renewal.poll_due(NOW * 2)
+        };
+        // The first replaced nothing.
+        assert_eq!(replace(false), Some(false));
+        assert_eq!(replace(false), Some(true));
+        assert_eq!((replace(true), replace(false)), (Some(false), Some(true)));
     }
 }

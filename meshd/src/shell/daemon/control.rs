@@ -358,7 +358,7 @@ impl Daemon {
                 Some(_) => self.data_health.handle_up(),
                 None => self.data_health.handle_down(),
             }
-            self.data_renewal.cancel();
+            self.data_renewal.handle_session();
             self.pair_health.handle_session();
             self.data_session = attached;
         }
@@ -375,6 +375,7 @@ impl Daemon {
         let at = |age: u64| now.monotonic.saturating_sub(Duration::from_millis(age));
         if let Some(heard) = stats.and_then(|stats| stats.heard) {
             self.data_health.handle_heard(at(heard));
+            self.data_renewal.handle_heard();
             self.sessions.path().handle_udp(at(heard));
         }
         match stats.and_then(|stats| stats.unanswered).filter(|_| expected) {
@@ -408,11 +409,17 @@ impl Daemon {
                 }
             }
         }
-        if self.data_renewal.poll_due(now.monotonic) {
+        if let Some(in_vain) = self.data_renewal.poll_due(now.monotonic) {
             info!(
                 "members speak to this node, but do not answer in their tunnels: another session for data is opened"
             );
             let _ = self.renew_data.try_send(Renewal::Open);
+            if in_vain && self.control.is_some() && self.fallback.is_none() {
+                info!(
+                    "members do not learn of this node's sessions for data: control messages go from a fallback destination"
+                );
+                self.open_fallback(true, now);
+            }
         }
     }
 
