@@ -10,6 +10,7 @@ use std::time::Duration;
 use i2plan_http::{ANSWER_DEADLINE, REQUEST_DEADLINE};
 use i2plan_ipc::ByteSocket;
 use i2plan_ipc::daemon::activation::into_tokio;
+use i2plan_ipc::daemon::descriptors;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::signals::Signals;
@@ -55,6 +56,7 @@ pub struct Options {
 pub async fn run(options: Options, listener: StdUnixListener) -> Result<(), End> {
     let mut signals = Signals::new()?;
     let supervisor = Supervisor::of_this_process();
+    descriptors::refuse(&listener);
     let listener = into_tokio(listener)?;
     let gateway = Gateway::new(&options.meshd, &[TCP_USER], options.orders.as_deref());
     let tcp = match options.tcp {
