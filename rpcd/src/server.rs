@@ -248,6 +248,27 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn who_says_no_more_is_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rpc.sock");
+        let _serving = tokio::spawn(serve(
+            UnixListener::bind(&path).unwrap(),
+            Gateway::new(&dir.path().join("meshd.sock"), &[], None),
+        ));
+        // Its client waits.
+        let _meshd = UnixListener::bind(dir.path().join("meshd.sock")).unwrap();
+        let status = DESCRIBE.replace("rpc.discover", "status");
+        for request in [format!("{status}\n"), post("Content-Type: application/json\r\n", &status)] {
+            let mut stream = UnixStream::connect(&path).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.contains("\"id\":7"), "{request}: {answer}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_head_that_does_not_end_is_not_waited_for() {
         assert_eq!(exchange(&["POST / HTTP/1.1\r\n"]).await, "");
