@@ -131,7 +131,7 @@ async fn converse<T: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let serving = async {
         let stream = timeout(REQUEST_DEADLINE, securing).await??;
-        respond(stream, service).await.map_err(io::Error::other)
+        respond(stream, service, false).await.map_err(io::Error::other)
     };
     tokio::select! {
         result = serving => if let Err(error) = result {
@@ -146,15 +146,21 @@ async fn converse<T: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Answers the requests of one connection until it ends, each within its deadlines.
+/// Answers the requests of one connection until it ends, each within its deadlines. A peer that says no more is answered
+/// all the same; whether it has hung up is for the service to find out.
 ///
 /// # Errors
 /// If the peer breaks a rule, or the connection.
 pub async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, service: impl Service) -> hyper::Result<()> {
-    respond(WriteTimeout::new(stream), service).await
+    respond(WriteTimeout::new(stream), service, true).await
 }
 
-async fn respond(stream: impl AsyncRead + AsyncWrite + Unpin, service: impl Service) -> hyper::Result<()> {
+/// `half_close`: whether the end of what the peer sends is not that of the connection.
+async fn respond(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    service: impl Service,
+    half_close: bool,
+) -> hyper::Result<()> {
     let service = Arc::new(service);
     let serving = service_fn(move |request| {
         let service = Arc::clone(&service);
@@ -164,6 +170,7 @@ async fn respond(stream: impl AsyncRead + AsyncWrite + Unpin, service: impl Serv
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_DEADLINE)
         .max_buf_size(MAX_HEAD)
+        .half_close(half_close)
         .serve_connection(TokioIo::new(stream), serving)
         .await
 }

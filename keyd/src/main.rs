@@ -16,7 +16,7 @@ use i2plan_ipc::daemon::program::{self, End, Parsed};
 use i2plan_ipc::daemon::signals::Signals;
 use i2plan_ipc::daemon::state_dir::StateDirError;
 use i2plan_ipc::daemon::tasks::Tasks;
-use i2plan_ipc::daemon::{activation, hardening, logging, users};
+use i2plan_ipc::daemon::{activation, descriptors, hardening, logging, users};
 use i2plan_ipc::passphrase::{Passphrase, PassphraseError};
 use i2plan_ipc::paths;
 use i2plan_ipc::rate::Quota;
@@ -278,6 +278,12 @@ fn serve_keys(args: Args, mut source: PassphraseSource) -> Result<(), End> {
         ],
         [SAM_PASSWORD, WIREGUARD_KEY],
     );
+    // The connector alone passes descriptors.
+    for (listener, (name, ..)) in listeners.iter().flatten().zip(&accesses) {
+        if *name != "connector socket" {
+            descriptors::refuse(listener);
+        }
+    }
     // A directory that cannot be used is not waited for: what is mounted there later, only a later process of a service
     // sees. Its supervisor starts that.
     let store = Store::open(&args.store).map_err(not_opened)?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use i2plan_http::{ANSWER_DEADLINE, REQUEST_DEADLINE};
 use i2plan_ipc::ByteSocket;
 use i2plan_ipc::daemon::activation::into_tokio;
+use i2plan_ipc::daemon::descriptors;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::signals::Signals;
@@ -55,6 +56,7 @@ pub struct Options {
 pub async fn run(options: Options, listener: StdUnixListener) -> Result<(), End> {
     let mut signals = Signals::new()?;
     let supervisor = Supervisor::of_this_process();
+    descriptors::refuse(&listener);
     let listener = into_tokio(listener)?;
     let gateway = Gateway::new(&options.meshd, &[TCP_USER], options.orders.as_deref());
     let tcp = match options.tcp {
@@ -243,6 +245,27 @@ mod tests {
         ] {
             let answer = exchange(&[&request]).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{request}: {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_says_no_more_is_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rpc.sock");
+        let _serving = tokio::spawn(serve(
+            UnixListener::bind(&path).unwrap(),
+            Gateway::new(&dir.path().join("meshd.sock"), &[], None),
+        ));
+        // Its client waits.
+        let _meshd = UnixListener::bind(dir.path().join("meshd.sock")).unwrap();
+        let status = DESCRIBE.replace("rpc.discover", "status");
+        for request in [format!("{status}\n"), post("Content-Type: application/json\r\n", &status)] {
+            let mut stream = UnixStream::connect(&path).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.contains("\"id\":7"), "{request}: {answer}");
         }
     }
 

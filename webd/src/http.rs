@@ -270,6 +270,9 @@ impl Service for Connection {
             "/rpc" | "/metrics" => self.answer_program(&head, body).await.map(Body::Whole),
             _ => self.answer_browser(&head, body).await,
         };
+        if self.is_left_over() {
+            answer = closing(answer);
+        }
         for (name, value) in HEADERS {
             answer.headers_mut().insert(name, HeaderValue::from_static(value));
         }
@@ -417,6 +420,12 @@ impl Connection {
         Ok(entered)
     }
 
+    /// Whether the session among whose connections this one is has ended: nothing bounds those any more.
+    fn is_left_over(&self) -> bool {
+        let permit = lock(&self.permit);
+        permit.as_ref().is_some_and(|(id, _)| !self.web.sessions().is_open(id, self.web.now()))
+    }
+
     /// Opens a session by a link.
     fn login(&self, head: &Parts) -> Answer {
         let query = Form::read(head.uri.query().unwrap_or_default().as_bytes());
@@ -435,6 +444,8 @@ impl Connection {
             );
         };
         info!("opened a session");
+        // It may have taken the place of another.
+        self.web.live.changed();
         let site = &self.web.site;
         let (name, secure) =
             (cookie_name(site.address().port()), if site.tls().is_some() { "; Secure" } else { "" });

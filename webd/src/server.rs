@@ -9,6 +9,7 @@ use std::time::Duration;
 use i2plan_ipc::Role;
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::daemon::activation::into_tokio;
+use i2plan_ipc::daemon::descriptors;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::signals::Signals;
@@ -43,6 +44,7 @@ pub struct Options {
 pub async fn run(options: Options, listener: StdUnixListener) -> Result<(), End> {
     let mut signals = Signals::new()?;
     let supervisor = Supervisor::of_this_process();
+    descriptors::refuse(&listener);
     let listener = into_tokio(listener)?;
     let Options { meshd, address, tls, token } = options;
     let tls = tls.map(|(certificate, key)| Tls::read(&certificate, &key)).transpose().map_err(End::failed)?;

@@ -210,7 +210,8 @@ impl Site {
             None => name.parse().ok().filter(IpAddr::is_ipv4),
         };
         let is_own = address.is_some_and(|address| address == own);
-        is_own || self.tls.as_ref().is_some_and(|tls| tls.is_for(bare.unwrap_or(name)))
+        let named = if bare.is_some() { address.and(bare) } else { Some(name) };
+        is_own || named.is_some_and(|name| self.tls.as_ref().is_some_and(|tls| tls.is_for(name)))
     }
 }
 
@@ -290,6 +291,8 @@ pub(crate) mod tests {
                     "example",
                     "a.node.example",
                     "[192.0.2.8]",
+                    "[192.0.2.7]",
+                    "[node.example]",
                     "x@node.example",
                 ],
             ),

@@ -1,6 +1,7 @@
 //! What daemons have in common beside their sockets: their start, before their own work, and files that outlive them.
 
 pub mod activation;
+pub mod descriptors;
 pub mod hardening;
 pub mod logging;
 pub mod notify;

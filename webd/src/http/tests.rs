@@ -13,7 +13,7 @@ use tokio::net::{TcpStream, UnixListener};
 use tokio::time::sleep;
 
 use super::*;
-use crate::sessions::{MAX_CONNECTIONS, SESSION_LIFETIME};
+use crate::sessions::{MAX_CONNECTIONS, MAX_SESSIONS, SESSION_LIFETIME};
 use crate::site::Tls;
 use crate::site::tests::Files;
 
@@ -649,6 +649,50 @@ async fn programs_show_the_token() {
     assert_eq!(program.raw(&post).await.status, 405);
     // The token opens no page.
     assert_eq!(program.raw(&get(&right).replace("/metrics", "/")).await.status, 401);
+}
+
+/// The status of the answer to one more request on a connection.
+async fn next_status(stream: &mut TcpStream, request: &str) -> Option<u16> {
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n0\r\n\r\n") {
+        if stream.read_buf(&mut answer).await.ok()? == 0 {
+            return None;
+        }
+    }
+    String::from_utf8_lossy(&answer).split(' ').nth(1)?.parse().ok()
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_is_that_of_its_connections() {
+    let setup = Setup::new().await;
+    for path in ["/", "/style.css", "/healthz"] {
+        let Browser { address, cookie, .. } = setup.browser(false).await;
+        let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nCookie: {cookie}\r\n\r\n");
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        assert_eq!(next_status(&mut stream, &get("/")).await, Some(200));
+        assert_eq!(next_status(&mut stream, &get(path)).await, Some(200));
+        setup.web.sessions().end(None);
+        assert!(next_status(&mut stream, &get(path)).await.is_some(), "{path}");
+        assert_eq!(next_status(&mut stream, &get(path)).await, None, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_is_pushed_out_calls_nothing_more() {
+    let setup = Setup::new().await;
+    let browser = setup.browser(true).await;
+    let poll = r#"{"jsonrpc":"2.0","id":1,"method":"events.poll","params":{"after":{"run":1,"number":1},"wait":3000}}"#;
+    let batch = format!("[{poll},{}]", call("invite.create"));
+    let own = browser.own();
+    let (answer, ()) = tokio::join!(browser.rpc(&batch, &own), async {
+        sleep(Duration::from_millis(500)).await;
+        for _ in 0..MAX_SESSIONS {
+            assert_eq!(browser.get(&setup.link(false)).await.status, 303);
+        }
+    });
+    assert_eq!(answer.status, 401, "{}", answer.body);
+    assert!(setup.changes().is_empty(), "{:?}", setup.changes());
 }
 
 /// Sends a request over TLS to a server that is expected to have this certificate; what it answers, to the end.
