@@ -2,7 +2,9 @@
 
 #![allow(unsafe_code, reason = "setting an option that no library has")]
 
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::AsFd;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd as _;
 
 /// `SO_PASSRIGHTS` of Linux 6.16.
 #[cfg(target_os = "linux")]

@@ -27,7 +27,7 @@ const LACKING: u8 = 3;
 
 /// What `soak` judges.
 const SOAK_HELP: &str = "The exit status is 1 if an outage lasts more than 15 s after its fault is over (for a router or \
-    a node that starts: after the router's bridge accepts a session), if memory or descriptors of a daemon grow in every \
+    a node that starts: after the router's bridge accepts a session), less what routers take to open sessions, if memory or descriptors of a daemon grow in every \
     quarter of a run of half an hour or more, if a daemon exits unexpectedly or panics, or if a transfer has a wrong hash.";
 
 /// i2plan's laboratory: nodes of real daemons on a private network of real I2P routers, in namespaces that
