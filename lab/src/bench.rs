@@ -21,8 +21,10 @@ pub(crate) const WIREGUARD: usize = 32;
 const UDP_HEADERS: usize = 28;
 pub(crate) const TCP_HEADERS: usize = 52;
 
-/// Offered loads, in datagrams a second of so many bytes; fewer of longer ones.
+/// The length of the datagrams that [`RATES`] counts, bytes.
 const RATED: usize = 1312;
+
+/// Offered loads, in datagrams a second. Of longer datagrams as many fewer are sent.
 const RATES: [u32; 18] = [
     250, 500, 750, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 4000, 6000, 8000, 12_000, 16_000, 24_000,
     32_000, 48_000,
@@ -107,7 +109,7 @@ impl Losses {
     }
 }
 
-/// Runs the benchmark in the sandbox. Bare datagrams and the tunnel are measured so many times in turn.
+/// Runs the benchmark in the sandbox. Bare datagrams and the tunnel are measured `alternations` times, in turn.
 ///
 /// # Errors
 /// If anything does not work.

@@ -95,7 +95,7 @@ impl Lab {
         Self::on_bridges(sides.len(), |node, name| path.attach(name, sides[node])).await
     }
 
-    /// Starts so many nodes, with no routers, and waits until their sessions are open. `attach` gives each, by number from
+    /// Starts nodes without routers, and waits until their sessions are open. `attach` gives each, by number from
     /// 0 and namespace, its SAM bridge.
     ///
     /// # Errors

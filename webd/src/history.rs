@@ -104,13 +104,13 @@ impl History {
         self.events.iter().rev()
     }
 
-    /// The last samples, so many at most, the oldest first.
+    /// The last `most` samples, the oldest first.
     pub fn samples(&self, most: usize) -> impl Iterator<Item = Sample> + '_ {
         self.samples.iter().skip(self.samples.len().saturating_sub(most)).copied()
     }
 
-    /// The last round trips to a member, so many at most, the oldest first: milliseconds, 65,534 for more, none where none
-    /// was measured.
+    /// The last `most` round trips to a member, the oldest first, in milliseconds: 65,534 for all that are longer, and none
+    /// where none was measured.
     pub fn round_trips(&self, node: &str, most: usize) -> impl Iterator<Item = Option<u64>> + '_ {
         let trips = self.round_trips.get(node).into_iter().flatten().copied();
         let count = self.round_trips.get(node).map_or(0, VecDeque::len);

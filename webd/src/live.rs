@@ -70,7 +70,7 @@ pub async fn follow(web: Arc<Web>) {
 pub async fn ended(web: &Web, session: &str) {
     let mut version = web.live().version.subscribe();
     while web.sessions().is_open(session, web.now()) {
-        // One that expires tells nobody.
+        // Nothing wakes this task when a session expires.
         let _ = timeout(KEEPALIVE, version.changed()).await;
     }
 }

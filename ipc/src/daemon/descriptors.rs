@@ -1,4 +1,4 @@
-//! Descriptors that nobody is to pass to a daemon.
+//! Refusing descriptors that are passed to a daemon.
 
 #![allow(unsafe_code, reason = "setting an option that no library has")]
 
@@ -10,8 +10,9 @@ use std::os::fd::AsRawFd as _;
 #[cfg(target_os = "linux")]
 const PASS_RIGHTS: libc::c_int = 83;
 
-/// Has the system refuse to pass descriptors to the connections of a listener. To close one takes as long as a file system
-/// of its sender's wants (FUSE), and holds up the process as long. A system that cannot do this is left as it is.
+/// Has the system refuse to pass descriptors to the connections of a listener. Closing a file can take as long as its file
+/// system likes, which a sender can choose (FUSE), and stops the process meanwhile. A system that cannot refuse is left
+/// as it is.
 pub fn refuse(listener: impl AsFd) {
     #[cfg(target_os = "linux")]
     {

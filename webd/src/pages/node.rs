@@ -123,7 +123,7 @@ pub fn round_trips_to(node: &str, history: &History, minutes: u64) -> Markup {
     }
 }
 
-/// The span of so many minutes, or another where there is none of them.
+/// The span that is `minutes` long, or the usual one if there is none.
 fn span(minutes: u64) -> (u64, usize) {
     SPANS.into_iter().find(|(each, _)| *each == minutes).unwrap_or(SPANS[1])
 }
