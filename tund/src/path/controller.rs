@@ -475,13 +475,12 @@ impl Controller {
         let deviation = (8.0 * (self.loss + 0.02) / expected).sqrt();
         let lossy = long.loss > self.loss + (3.0 * deviation).max(0.12) && slower(&long);
         match self.phase {
-            Phase::Start { mut full, mut rounds } => {
+            Phase::Start { full, mut rounds } => {
                 if now - self.since > round && self.flight.reported() >= Some(self.first) {
                     let grows = delivery > 1.25 * full || long.idle > 0.3 || self.is_held;
                     rounds = if grows { 0 } else { rounds + 1 };
                     // Less than before if what was known has become too old.
-                    full = delivery;
-                    self.phase = Phase::Start { full, rounds };
+                    self.phase = Phase::Start { full: delivery, rounds };
                     (self.since, self.first) = (now, self.flight.next());
                 }
                 let queue = added > (0.5 * round).max(2.0 * threshold) && stretch > 1.2;

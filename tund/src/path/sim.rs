@@ -128,6 +128,7 @@ struct Flow {
     tunnel: usize,
     /// UDP: bits a second.
     rate: f64,
+    stopped: bool,
     arrived: Vec<f64>,
     added: Vec<(f64, f64)>,
     tcp: Tcp,
@@ -439,7 +440,7 @@ impl World {
     pub(super) fn add_flow(&mut self, tunnel: usize, kind: Kind, rate: f64, start: f64) -> usize {
         let flow = self.flows.len();
         let (arrived, added, tcp) = (Vec::new(), Vec::new(), Tcp::new());
-        self.flows.push(Flow { kind, tunnel, rate, arrived, added, tcp });
+        self.flows.push(Flow { kind, tunnel, rate, stopped: false, arrived, added, tcp });
         match kind {
             Kind::Udp => self.schedule(start + 0.1, Event::Udp(flow)),
             Kind::Ping => self.schedule(start + 0.3, Event::Ping(flow)),
@@ -453,7 +454,7 @@ impl World {
 
     /// Ends a flow of UDP or pings.
     pub(super) fn stop(&mut self, flow: usize) {
-        self.flows[flow].rate = if self.flows[flow].kind == Kind::Ping { -1.0 } else { 0.0 };
+        self.flows[flow].stopped = true;
     }
 
     fn schedule(&mut self, time: f64, event: Event) {
@@ -513,7 +514,7 @@ impl World {
                 self.schedule(now + TICK, Event::Tick(tunnel));
             }
             Event::Udp(flow) => {
-                if self.flows[flow].rate == 0.0 {
+                if self.flows[flow].stopped {
                     return;
                 }
                 self.push(flow, 0);
@@ -521,7 +522,7 @@ impl World {
                 self.schedule(now + gap, Event::Udp(flow));
             }
             Event::Ping(flow) => {
-                if self.flows[flow].rate < 0.0 {
+                if self.flows[flow].stopped {
                     return;
                 }
                 self.push(flow, 0);

@@ -595,12 +595,19 @@ async fn json_rpc_takes_a_session_and_the_token_of_its_forms() {
     assert_eq!(setup.changes().len(), 2, "{:?}", setup.changes());
 }
 
+/// Waits for events for so many milliseconds, and then makes an invite.
+fn waiting_batch(wait: u32) -> String {
+    let after = r#"{"run":1,"number":1}"#;
+    let params = format!(r#"{{"after":{after},"wait":{wait}}}"#);
+    let poll = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"events.poll","params":{params}}}"#);
+    format!("[{poll},{}]", call("invite.create"))
+}
+
 #[tokio::test]
 async fn the_end_of_a_session_is_that_of_its_calls() {
     let setup = Setup::new().await;
     let browser = setup.browser(true).await;
-    let poll = r#"{"jsonrpc":"2.0","id":1,"method":"events.poll","params":{"after":{"run":1,"number":1},"wait":30000}}"#;
-    let batch = format!("[{poll},{}]", call("invite.create"));
+    let batch = waiting_batch(30_000);
     let own = browser.own();
     let (answer, ()) = tokio::join!(browser.rpc(&batch, &own), async {
         // It waits for events, which follow() does too.
@@ -682,8 +689,7 @@ async fn the_end_of_a_session_is_that_of_its_connections() {
 async fn a_session_that_is_pushed_out_calls_nothing_more() {
     let setup = Setup::new().await;
     let browser = setup.browser(true).await;
-    let poll = r#"{"jsonrpc":"2.0","id":1,"method":"events.poll","params":{"after":{"run":1,"number":1},"wait":3000}}"#;
-    let batch = format!("[{poll},{}]", call("invite.create"));
+    let batch = waiting_batch(3000);
     let own = browser.own();
     let (answer, ()) = tokio::join!(browser.rpc(&batch, &own), async {
         sleep(Duration::from_millis(500)).await;
