@@ -88,8 +88,12 @@ fn both_packages_have_the_same_documentation() {
         let root = here().parent().unwrap();
         let (own, all) =
             (source.strip_prefix(root).unwrap(), source.parent().unwrap().strip_prefix(root).unwrap());
-        let ways =
-            [own.display().to_string(), format!("{}/*", all.display()), format!("{}/*.toml", all.display())];
+        let kind = own.extension().unwrap_or_default().display();
+        let ways = [
+            own.display().to_string(),
+            format!("{}/*", all.display()),
+            format!("{}/*.{kind}", all.display()),
+        ];
         assert!(
             ways.iter().any(|way| manifest.contains(&format!("source = \"{way}\""))),
             "{}",
