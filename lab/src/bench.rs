@@ -1,6 +1,7 @@
 //! The benchmark: what the tunnel makes of what the I2P routers can carry, in one run on one network.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -10,9 +11,11 @@ use serde::Serialize;
 use crate::Failure;
 use crate::node::{Lab, Node, Peer, process_of, processor_time};
 use crate::probe::{Received, Sent};
+use crate::process::{Child, Spawn};
 use crate::progress::Progress;
 use crate::stats::{Pings, Series, mbit, print_medians};
 use crate::traffic::{ping, transfer};
+use crate::udp_tunnels::UdpTunnels;
 
 /// What WireGuard adds to a packet whose length is a multiple of 16, bytes.
 pub(crate) const WIREGUARD: usize = 32;
@@ -39,8 +42,11 @@ const STEP: Duration = Duration::from_secs(4);
 /// A load is carried if at least this part of it arrives.
 const CARRIED: f64 = 0.98;
 
-/// Bytes of the TCP transfer.
-const TRANSFER: u64 = 40_000_000;
+/// Bytes of the TCP transfer: it lasts as long as the pings meanwhile.
+const TRANSFER: u64 = 100_000_000;
+
+/// Pings of an idle tunnel and of one under load, five a second.
+const PINGS: u32 = 40;
 
 const PORT: u16 = 5002;
 
@@ -78,15 +84,36 @@ struct Report {
     udp_2x_ratio: f64,
     udp_4x_ratio: f64,
     idle_rtt: Pings,
+    /// During the TCP transfer, against its direction.
     loaded_rtt: Pings,
+    /// Ninetieth percentile of that by that of the idle tunnel.
+    rtt_p90_ratio: Option<f64>,
+    /// The same of bare datagrams between the two routers, beside the tunnel: what of it is not the tunnel's.
+    bare_idle_rtt: Pings,
+    bare_loaded_rtt: Pings,
+    bare_rtt_p90_ratio: Option<f64>,
     /// After the overload, and TCP then by TCP before.
     rtt_after_overload: Pings,
     tcp_after_overload_ratio: f64,
     /// During the TCP transfer.
     tcp_losses: Losses,
+    /// WireGuard over the routers' own UDP tunnels; none if they have none, or a program is missing.
+    udp_tunnels: Option<UdpTunnelsReport>,
     /// During all loads of UDP together.
     udp_losses: Losses,
     bottleneck: String,
+}
+
+/// What wireguard-go carries over UDP tunnels of the routers, and the tunnel by it.
+#[derive(Debug, Serialize)]
+struct UdpTunnelsReport {
+    tcp_mbit: f64,
+    /// Offered what the tunnel has carried, and twice that.
+    udp: Vec<Load>,
+    /// Goodput of the tunnel by that over UDP tunnels.
+    tcp_ratio: f64,
+    udp_1x_ratio: f64,
+    udp_2x_ratio: f64,
 }
 
 /// Where packets were lost on the way from the sender to the receiver.
@@ -126,8 +153,18 @@ pub async fn run(mtu: Option<u16>, alternations: u32, json: bool) -> Result<(), 
     let mtu = mtu.unwrap_or(DEFAULT_MTU);
     let mut series = Series::default();
     let mut reports = Vec::new();
+    let udp_tunnels = match UdpTunnels::missing(&lab) {
+        None => {
+            progress.step("starting the routers again with a UDP tunnel, and WireGuard over it");
+            Some(UdpTunnels::start(&mut lab, mtu).await?)
+        }
+        Some(missing) => {
+            eprintln!("without WireGuard over UDP tunnels of the routers: {missing}");
+            None
+        }
+    };
     for number in 0..alternations {
-        let report = measure(&lab, mtu, number > 0, &progress).await?;
+        let report = measure(&lab, mtu, udp_tunnels.as_ref(), number > 0, &progress).await?;
         series.push(&report)?;
         reports.push(report);
     }
@@ -150,7 +187,13 @@ pub async fn run(mtu: Option<u16>, alternations: u32, json: bool) -> Result<(), 
 }
 
 /// Measures bare datagrams, then the tunnel. The nodes may have `joined` before.
-async fn measure(lab: &Lab, mtu: u16, joined: bool, progress: &Progress) -> Result<Report, Failure> {
+async fn measure(
+    lab: &Lab,
+    mtu: u16,
+    udp_tunnels: Option<&UdpTunnels>,
+    joined: bool,
+    progress: &Progress,
+) -> Result<Report, Failure> {
     progress.step("bare RAW datagrams between the two routers, load raised until delivery falls below 98 %");
     let (one, two) = (&lab.nodes[0], &lab.nodes[1]);
     let message = usize::from(mtu).next_multiple_of(16) + WIREGUARD;
@@ -165,14 +208,19 @@ async fn measure(lab: &Lab, mtu: u16, joined: bool, progress: &Progress) -> Resu
     let (near, far) = (one.network().await?, two.network().await?);
     ping(one, far.ipv4.into(), 1000, true).await?;
     progress.step("round-trip time of the idle tunnel");
-    let idle_rtt = ping(one, far.ipv4.into(), 50, false).await?;
+    let idle_rtt = ping(two, near.ipv4.into(), PINGS, false).await?;
+    let mut bare_pings = BarePings::start(one, two).await?;
+    let bare_idle_rtt = bare_pings.ping().await?;
 
     progress.step("TCP through the tunnel");
     let before = Counters::read(one, two).await?;
     let cpu_before = cpu_seconds(one, two)?;
-    let (moved, loaded_rtt) =
-        tokio::join!(transfer(one, two, far.ipv4.into(), TRANSFER), ping(two, near.ipv4.into(), 40, false));
-    let (moved, loaded_rtt) = (moved?, loaded_rtt?);
+    let (moved, loaded_rtt, bare_loaded_rtt) = tokio::try_join!(
+        transfer(one, two, far.ipv4.into(), TRANSFER),
+        ping(two, near.ipv4.into(), PINGS, false),
+        bare_pings.ping(),
+    )?;
+    bare_pings.stop().await?;
     let cpu_per_gb = per_gb(&cpu_before, &cpu_seconds(one, two)?, moved.bytes);
     let after = Counters::read(one, two).await?;
     let tcp_losses = after.since(&before);
@@ -193,6 +241,21 @@ async fn measure(lab: &Lab, mtu: u16, joined: bool, progress: &Progress) -> Resu
     let rtt_after_overload = ping(two, near.ipv4.into(), 10, false).await?;
     let again = transfer(one, two, far.ipv4.into(), TRANSFER).await?;
 
+    let mut over_udp_tunnels = None;
+    if let Some(udp_tunnels) = udp_tunnels {
+        progress.step("WireGuard over UDP tunnels of the routers");
+        let target = udp_tunnels.target();
+        let theirs = transfer(one, two, target, TRANSFER).await?;
+        let loads = udp(one, two, target, payload, &[carried, 2 * carried], usize::MAX).await?;
+        over_udp_tunnels = Some(UdpTunnelsReport {
+            tcp_mbit: mbit(theirs.bytes, Duration::from_secs_f64(theirs.seconds)),
+            tcp_ratio: theirs.seconds / moved.seconds,
+            udp_1x_ratio: overload[0].goodput_mbit / loads[0].goodput_mbit,
+            udp_2x_ratio: overload[1].goodput_mbit / loads[1].goodput_mbit,
+            udp: loads,
+        });
+    }
+
     let mut report = Report {
         bare,
         bare_capacity_mbit,
@@ -209,16 +272,53 @@ async fn measure(lab: &Lab, mtu: u16, joined: bool, progress: &Progress) -> Resu
         udp_2x_ratio: overload[1].goodput_mbit / overload[0].goodput_mbit,
         udp_4x_ratio: overload[2].goodput_mbit / overload[0].goodput_mbit,
         overload,
+        rtt_p90_ratio: p90_ratio(&loaded_rtt, &idle_rtt),
+        bare_rtt_p90_ratio: p90_ratio(&bare_loaded_rtt, &bare_idle_rtt),
         idle_rtt,
         loaded_rtt,
+        bare_idle_rtt,
+        bare_loaded_rtt,
         rtt_after_overload,
         tcp_after_overload_ratio: moved.seconds / again.seconds,
         tcp_losses,
+        udp_tunnels: over_udp_tunnels,
         udp_losses,
         bottleneck: String::new(),
     };
     report.bottleneck = bottleneck(&report);
     Ok(report)
+}
+
+/// The ninetieth percentile of one by that of another.
+fn p90_ratio(one: &Pings, other: &Pings) -> Option<f64> {
+    Some(one.times?.p90 / other.times?.p90)
+}
+
+/// Bare datagrams there and back between the two routers.
+struct BarePings {
+    sink: Child,
+    source: Child,
+}
+
+impl BarePings {
+    async fn start(sink: &Node, source: &Node) -> Result<Self, Failure> {
+        let mut sink = sink.start_probe(&["__raw-sink".to_owned()])?;
+        let destination: String = sink.next_json().await?;
+        let args = ["__raw-ping".to_owned(), destination].map(OsString::from);
+        let mut source = Spawn::this_program(args).namespace(Some(&source.name)).reads().wait_for_line()?;
+        source.first_line().await?;
+        Ok(Self { sink, source })
+    }
+
+    async fn ping(&mut self) -> Result<Pings, Failure> {
+        self.source.say(&PINGS.to_string()).await?;
+        self.source.next_json().await
+    }
+
+    async fn stop(mut self) -> Result<(), Failure> {
+        self.sink.kill().await?;
+        self.source.kill().await
+    }
 }
 
 /// The goodput of the highest load that was carried.
@@ -234,7 +334,7 @@ fn seconds(duration: Duration) -> String {
 async fn loads(
     from: &Node,
     source: Vec<String>,
-    sink: &mut crate::process::Child,
+    sink: &mut Child,
     payload: usize,
     rates: &[u32],
     failures: usize,
@@ -391,6 +491,9 @@ fn print(report: &Report) {
     table("bare RAW datagrams", &report.bare);
     table("UDP through the tunnel", &report.tunnel_udp);
     table("the same, 1, 2, 4 times", &report.overload);
+    if let Some(udp_tunnels) = &report.udp_tunnels {
+        table("UDP over UDP tunnels, 1, 2", &udp_tunnels.udp);
+    }
     let times = |pings: &Pings| {
         let times = pings.times.map_or("-".to_owned(), |times| {
             format!("{:.1}/{:.1}/{:.1}/{:.1} ms", times.min, times.median, times.p90, times.max)
@@ -410,11 +513,24 @@ fn print(report: &Report) {
         "the same, WireGuard's messages  UDP {:.2}, TCP {:.2} of bare capacity, at an MTU of {}",
         report.udp_datagram_ratio, report.tcp_datagram_ratio, report.mtu
     );
+    if let Some(UdpTunnelsReport { tcp_mbit, tcp_ratio, udp_1x_ratio, udp_2x_ratio, .. }) =
+        &report.udp_tunnels
+    {
+        println!("WireGuard over UDP tunnels      TCP {tcp_mbit:.2} Mbit/s");
+        println!(
+            "the tunnel by that              TCP {tcp_ratio:.2}, UDP offered 1x {udp_1x_ratio:.2}, 2x {udp_2x_ratio:.2}"
+        );
+    }
     let cpu: Vec<_> =
         report.cpu_per_gb.iter().map(|(daemon, taken)| format!("{daemon} {taken:.1}")).collect();
     println!("CPU seconds for a GB of TCP     {}, both ends together", cpu.join(", "));
     println!("RTT idle, min/median/p90/max    {}", times(&report.idle_rtt));
     println!("RTT during TCP                  {}", times(&report.loaded_rtt));
+    println!("the same of bare RAW, idle      {}", times(&report.bare_idle_rtt));
+    println!("during TCP through the tunnel   {}", times(&report.bare_loaded_rtt));
+    if let (Some(tunnel), Some(bare)) = (report.rtt_p90_ratio, report.bare_rtt_p90_ratio) {
+        println!("p90 during TCP by idle          {tunnel:.1}; bare RAW {bare:.1}");
+    }
     println!("RTT after the overload          {}", times(&report.rtt_after_overload));
     println!(
         "overload, by goodput at 1x      2x {:.2}, 4x {:.2}; TCP afterwards {:.2} of before",

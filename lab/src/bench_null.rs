@@ -7,8 +7,6 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use boringtun::x25519::{PublicKey, StaticSecret};
-use data_encoding::BASE64;
 use i2plan_ipc::api::tund::DEFAULT_MTU;
 use i2plan_tund::path::controller::CEILING;
 use serde::Serialize;
@@ -21,7 +19,7 @@ use crate::process::Spawn;
 use crate::progress::Progress;
 use crate::stats::{Series, mbit};
 use crate::traffic::ping;
-use crate::wireguard::{Implementation, Interface, PORT as WIREGUARD_PORT};
+use crate::wireguard::{self, End, Implementation, Interface, PORT as WIREGUARD_PORT};
 use crate::{Failure, netns};
 
 const WHAT: &str = "two nodes over a bridge that only copies, on one machine; not I2P";
@@ -173,8 +171,8 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let tunnels = [
         ("tund", tund),
         ("copy", copy(nodes, mtu).await?),
-        ("boringtun", wireguard(Implementation::Boringtun, ["b1", "b2"], mtu).await?),
-        ("wireguard_go", wireguard(Implementation::Go, ["g1", "g2"], mtu).await?),
+        ("boringtun", other(Implementation::Boringtun, ["b1", "b2"], mtu).await?),
+        ("wireguard_go", other(Implementation::Go, ["g1", "g2"], mtu).await?),
     ];
 
     let mut series = Series::default();
@@ -231,11 +229,7 @@ async fn copy(nodes: [&Node; 2], mtu: u16) -> Result<Tunnel, Failure> {
 }
 
 /// Starts another WireGuard program at both ends of a link.
-async fn wireguard(
-    implementation: Implementation,
-    ends: [&'static str; 2],
-    mtu: u16,
-) -> Result<Tunnel, Failure> {
+async fn other(implementation: Implementation, ends: [&'static str; 2], mtu: u16) -> Result<Tunnel, Failure> {
     if let Some(install) = implementation.missing() {
         return Ok(Tunnel::Missing(install));
     }
@@ -243,29 +237,22 @@ async fn wireguard(
         netns::create(end)?;
     }
     netns::link(LINK_NAME, [(ends[0], LINK[0]), (ends[1], LINK[1])], 24)?;
-    let keys = [(); 2].map(|()| StaticSecret::from(rand::random::<[u8; 32]>()));
-    let mut held = Vec::new();
-    let mut pids = Vec::new();
-    for (number, end) in ends.into_iter().enumerate() {
-        let other = 1 - number;
-        let address = format!("{}/24", TUNNEL[number]);
-        let interface = Interface::start(implementation, end, &format!("wg-{end}"), &[&address], mtu).await?;
-        let link = if number == 0 { LINK_NAME.to_owned() } else { format!("{LINK_NAME}-far") };
-        let link_mtu = (mtu + AROUND).max(LINK_MTU).to_string();
+    let names = ends.map(|end| format!("wg-{end}"));
+    let end = |number: usize| End {
+        namespace: ends[number],
+        interface: &names[number],
+        address: TUNNEL[number],
+        endpoint: Some((LINK[number], WIREGUARD_PORT).into()),
+    };
+    let interfaces = wireguard::pair(implementation, [end(0), end(1)], mtu).await?;
+    let link_mtu = (mtu + AROUND).max(LINK_MTU).to_string();
+    for (interface, link) in interfaces.iter().zip([LINK_NAME.to_owned(), format!("{LINK_NAME}-far")]) {
         interface.run("ip", &["link", "set", &link, "mtu", &link_mtu]).await?;
-        let text = format!(
-            "PrivateKey = {}\n[Peer]\nPublicKey = {}\nAllowedIPs = {}/32\nEndpoint = {}:{WIREGUARD_PORT}",
-            BASE64.encode(&keys[number].to_bytes()),
-            BASE64.encode(PublicKey::from(&keys[other]).as_bytes()),
-            TUNNEL[other],
-            LINK[other],
-        );
-        interface.configure(&text).await?;
-        pids.push(interface.pid());
-        held.push(Box::new(interface) as Box<dyn Any>);
     }
+    let pids = interfaces.each_ref().map(Interface::pid);
+    let held = interfaces.map(|interface| Box::new(interface) as Box<dyn Any>).into();
     let ends = ends.map(ToOwned::to_owned);
-    Ok(Tunnel::There { ends, target: TUNNEL[1].into(), processes: [pids[0], pids[1]], _held: held })
+    Ok(Tunnel::There { ends, target: TUNNEL[1].into(), processes: pids, _held: held })
 }
 
 struct Bench<'a> {

@@ -58,6 +58,7 @@ pub mod stats;
 pub mod systemd;
 pub mod testing;
 pub mod traffic;
+pub mod udp_tunnels;
 pub mod wait;
 pub mod wireguard;
 pub mod wireguard_go;

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::Failure;
 use crate::i2p::sam::{Session, Style};
+use crate::stats::{Pings, Times};
 
 /// How long a sink waits for more before it reports what has come.
 const IDLE: Duration = Duration::from_millis(1500);
@@ -238,6 +239,42 @@ pub async fn raw_source(
         // So that the sink sees the end of the step.
         tokio::time::sleep(IDLE * 2).await;
         print(&sent)?;
+    }
+    Ok(())
+}
+
+/// Between the datagrams of [`raw_ping`], and how long the answer to one may take: as `i2planctl ping` does it here.
+const PING_INTERVAL: Duration = Duration::from_millis(200);
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Exchanges datagrams with a sink. Each line that it reads is how many, and answered with how long they took.
+///
+/// # Errors
+/// If the session cannot be opened or ends, or the sink does not answer at first.
+pub async fn raw_ping(destination: &str) -> Result<(), Failure> {
+    let session = Session::open(Style::Raw).await?;
+    let header = session.header(destination);
+    greet(&session, &header).await?;
+    print(&"ready")?;
+    let greeting = [&header[..], &GREETING.to_be_bytes(), session.destination.as_bytes()].concat();
+    let mut buffer = [0; 64];
+    for line in std::io::stdin().lines() {
+        let line = line?;
+        let count: u32 = line.parse().map_err(|_| Failure::new(format!("{line:?} is no number")))?;
+        let mut times = Vec::new();
+        for _ in 0..count {
+            // What has come too late for an earlier one.
+            while session.socket().try_recv(&mut buffer).is_ok() {}
+            let sent = tokio::time::Instant::now();
+            session.send(&greeting).await?;
+            if let Ok(len) = tokio::time::timeout(PING_TIMEOUT, session.receive(&mut buffer)).await {
+                len?;
+                times.push(sent.elapsed());
+            }
+            tokio::time::sleep_until(sent + PING_INTERVAL).await;
+        }
+        let received = u32::try_from(times.len()).unwrap_or(u32::MAX);
+        print(&Pings { sent: count, received, times: Times::of(times) })?;
     }
     Ok(())
 }

@@ -1,8 +1,12 @@
 //! WireGuard interfaces of other programs: wireguard-go of Debian, boringtun-cli of the Rust registry.
 
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use boringtun::x25519::{PublicKey, StaticSecret};
+use data_encoding::BASE64;
 
 use crate::Failure;
 use crate::process::{Child, Output, Spawn};
@@ -59,6 +63,49 @@ impl Implementation {
         let tools = [("wg", "apt-get install wireguard-tools"), ("ip", "apt-get install iproute2")];
         tools.into_iter().find(|(tool, _)| find(tool).is_none()).map(|(_, install)| install)
     }
+}
+
+/// One of two ends.
+#[derive(Debug, Clone, Copy)]
+pub struct End<'a> {
+    /// The namespace.
+    pub namespace: &'a str,
+    /// The interface's name, the only such one of all namespaces.
+    pub interface: &'a str,
+    /// Its address, which the other end sends to.
+    pub address: Ipv4Addr,
+    /// Where the other end finds it; none if it calls first.
+    pub endpoint: Option<SocketAddr>,
+}
+
+/// Starts two interfaces, each the only peer of the other.
+///
+/// # Errors
+/// If one does not start.
+pub async fn pair(
+    implementation: Implementation,
+    ends: [End<'_>; 2],
+    mtu: u16,
+) -> Result<[Interface; 2], Failure> {
+    let keys = [(); 2].map(|()| StaticSecret::from(rand::random::<[u8; 32]>()));
+    let start = async |number: usize| {
+        let (own, other) = (ends[number], ends[1 - number]);
+        let address = format!("{}/24", own.address);
+        let interface =
+            Interface::start(implementation, own.namespace, own.interface, &[&address], mtu).await?;
+        let mut text = format!(
+            "PrivateKey = {}\n[Peer]\nPublicKey = {}\nAllowedIPs = {}/32\n",
+            BASE64.encode(&keys[number].to_bytes()),
+            BASE64.encode(PublicKey::from(&keys[1 - number]).as_bytes()),
+            other.address,
+        );
+        if let Some(endpoint) = other.endpoint {
+            text += &format!("Endpoint = {endpoint}\n");
+        }
+        interface.configure(&text).await?;
+        Ok::<_, Failure>(interface)
+    };
+    Ok([start(0).await?, start(1).await?])
 }
 
 /// An interface in a network namespace. Ends when dropped.

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use i2plan_proto::destination::{base64, hash_of};
+use i2plan_proto::sam::session::Tunnels;
 
 use super::router::{NETWORK, ProcessConfig, RouterConfig, SamBridge, known_routers, publish};
-use super::{LOG_VARIABLE, START_DEADLINE};
+use super::{LOG_VARIABLE, START_DEADLINE, UdpTunnel, UdpTunnelEnd};
 use crate::process::{Child, Spawn};
 use crate::{Failure, netns, sandbox, tail, wait};
 
@@ -17,6 +18,10 @@ const CONNECT: Duration = Duration::from_millis(200);
 /// Bytes of an identity in front of its certificate, and the certificate's header.
 const IDENTITY: usize = 384;
 const CERTIFICATE: usize = 3;
+
+/// The file of the tunnels that a router itself offers to programs, and the keys of these.
+const TUNNELS: &str = "tunnels.conf";
+const TUNNEL_KEYS: &str = "udp-tunnel.dat";
 
 /// The installed i2pd.
 ///
@@ -34,11 +39,12 @@ pub(super) fn program() -> Result<PathBuf, Failure> {
 
 /// The command that runs the router in the foreground.
 pub(super) fn command(config: &ProcessConfig) -> (PathBuf, Vec<String>) {
-    let data = config.keys.display();
+    let (data, tunnels) = (config.keys.display(), config.keys.join(TUNNELS));
+    let tunnels = if tunnels.exists() { tunnels } else { PathBuf::from("/dev/null") };
     let args = [
         format!("--conf={data}/i2pd.conf"),
         format!("--datadir={data}"),
-        "--tunconf=/dev/null".to_owned(),
+        format!("--tunconf={}", tunnels.display()),
         format!("--tunnelsdir={data}/none"),
     ];
     (config.keys.join("i2pd"), args.into())
@@ -69,6 +75,42 @@ pub(super) async fn start(
     wait::until("its router info is written", START_DEADLINE, is_written).await?;
     publish(config, router, std::fs::read(&info)?)?;
     Ok(child)
+}
+
+/// Has a router offer a UDP tunnel from its next start on.
+///
+/// # Errors
+/// If its files cannot be written.
+pub(super) fn set_udp_tunnel(config: &ProcessConfig, tunnel: &UdpTunnel) -> Result<(), Failure> {
+    let UdpTunnel { end, port, tunnels: Tunnels { length, quantity, .. } } = tunnel;
+    let end = match end {
+        UdpTunnelEnd::Server => format!("type = udpserver\nhost = 127.0.0.1\nport = {port}\n"),
+        UdpTunnelEnd::Client { destination, listen } => format!(
+            "type = udpclient\naddress = 127.0.0.1\nport = {listen}\n\
+             destination = {destination}\ndestinationport = {port}\n"
+        ),
+    };
+    // What is encrypted does not get shorter.
+    let text = format!(
+        "[udp-tunnel]\n{end}keys = {TUNNEL_KEYS}\ngzip = false\n\
+         inbound.length = {length}\noutbound.length = {length}\n\
+         inbound.quantity = {quantity}\noutbound.quantity = {quantity}\n"
+    );
+    Ok(std::fs::write(config.keys.join(TUNNELS), text)?)
+}
+
+/// The name of the destination of the UDP tunnel that a router offers; none as long as it has not made its keys.
+pub(super) fn udp_tunnel_name(config: &ProcessConfig) -> Option<String> {
+    let keys = std::fs::read(config.keys.join(TUNNEL_KEYS)).ok()?;
+    Some(hash_of(identity(&keys).ok()?).b32())
+}
+
+/// The identity at the beginning of a router info or of private keys.
+fn identity(bytes: &[u8]) -> Result<&[u8], Failure> {
+    let short = || Failure::new("an identity is too short");
+    let header = bytes.get(IDENTITY..IDENTITY + CERTIFICATE).ok_or_else(short)?;
+    let certificate = CERTIFICATE + usize::from(u16::from_be_bytes([header[1], header[2]]));
+    bytes.get(..IDENTITY + certificate).ok_or_else(short)
 }
 
 /// Starts a router that does not announce that it is ready, and waits until it takes connections.
@@ -113,11 +155,7 @@ fn takes_connections(namespace: Option<&str>, target: SocketAddr) -> Result<bool
 /// Writes router infos to the places where i2pd and Java I2P look for them.
 pub(super) fn fill_netdb(data: &Path, infos: &[Vec<u8>]) -> Result<(), Failure> {
     for info in infos {
-        let short = || Failure::new("a router info is too short");
-        let header = info.get(IDENTITY..IDENTITY + CERTIFICATE).ok_or_else(short)?;
-        let certificate = CERTIFICATE + usize::from(u16::from_be_bytes([header[1], header[2]]));
-        let identity = info.get(..IDENTITY + certificate).ok_or_else(short)?;
-        let id = base64().encode(&hash_of(identity).0);
+        let id = base64().encode(&hash_of(identity(info)?).0);
         let directory = data.join("netDb").join(format!("r{}", &id[..1]));
         std::fs::create_dir_all(&directory)?;
         std::fs::write(directory.join(format!("routerInfo-{id}.dat")), info)?;

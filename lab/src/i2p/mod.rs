@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::future::try_join_all;
+use i2plan_proto::sam::session::Tunnels;
 use nix::sys::signal::Signal;
 
 use crate::netns::Network;
@@ -143,6 +144,31 @@ fn transit_name(index: u8) -> String {
     format!("transit{index}")
 }
 
+/// A tunnel that a router itself offers, which carries UDP between a port of its host and one of another's.
+#[derive(Debug, Clone)]
+pub struct UdpTunnel {
+    /// Which end the router is.
+    pub end: UdpTunnelEnd,
+    /// The port of the server's host.
+    pub port: u16,
+    /// The I2P tunnels under it.
+    pub tunnels: Tunnels,
+}
+
+/// An end of such a tunnel.
+#[derive(Debug, Clone)]
+pub enum UdpTunnelEnd {
+    /// It hands what comes to the port.
+    Server,
+    /// It takes what programs send to a port of its own.
+    Client {
+        /// The name of the server's destination.
+        destination: String,
+        /// The port.
+        listen: u16,
+    },
+}
+
 /// A process of routers, which is killed when this is dropped: a node's router, or routers that carry tunnels.
 #[derive(Debug)]
 pub struct Router {
@@ -227,6 +253,23 @@ impl Router {
                 tail(&self.log)
             ))),
         }
+    }
+
+    /// Has it offer a UDP tunnel from its next start on. Only i2pd has such tunnels.
+    ///
+    /// # Errors
+    /// If it is not i2pd, or its files cannot be written.
+    pub fn set_udp_tunnel(&self, tunnel: &UdpTunnel) -> Result<(), Failure> {
+        match self.kind {
+            RouterKind::I2pd => i2pd::set_udp_tunnel(&self.config, tunnel),
+            kind => Err(Failure::new(format!("{kind:?} has no UDP tunnels"))),
+        }
+    }
+
+    /// The name of the destination of the UDP tunnel that it offers; none as long as it has not made the keys.
+    #[must_use]
+    pub fn udp_tunnel_name(&self) -> Option<String> {
+        i2pd::udp_tunnel_name(&self.config)
     }
 
     /// The command that starts it again by hand, in the foreground, in its namespace.

@@ -223,6 +223,8 @@ enum Command {
     CopyTunnel { name: String, address: Ipv4Addr, mtu: u16 },
     #[command(name = "__raw-sink", hide = true)]
     RawSink,
+    #[command(name = "__raw-ping", hide = true)]
+    RawPing { destination: String },
     #[command(name = "__datagram-echo", hide = true)]
     DatagramEcho,
     #[command(name = "__datagram-source", hide = true)]
@@ -367,6 +369,7 @@ pub(crate) fn run() -> ExitCode {
         }
         Command::CopyTunnel { name, address, mtu } => end(block_on(copy_tunnel::run(name, address, mtu))),
         Command::RawSink => end(block_on(probe::raw_sink())),
+        Command::RawPing { destination } => end(block_on(probe::raw_ping(&destination))),
         Command::DatagramEcho => end(block_on(sizes::echo())),
         Command::DatagramSource { destination } => end(block_on(sizes::source(&destination))),
         Command::AttackIpc { uid, gid, run, attack: what } => {
