@@ -148,6 +148,12 @@ impl Load {
     }
 }
 
+/// The names of all loads.
+#[must_use]
+pub fn load_names() -> Vec<String> {
+    LOADS.map(Load::name).into()
+}
+
 /// What is measured, and how long.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -163,6 +169,8 @@ pub struct Options {
     pub mtu: Option<u16>,
     /// How many seeds, that one first, the path is measured with.
     pub seeds: u32,
+    /// The names of the loads that are measured; empty for all that the path has.
+    pub loads: Vec<String>,
     /// Where a picture of what happened over time is written, as SVG.
     pub plot: Option<PathBuf>,
     /// Print the result for a program.
@@ -294,6 +302,11 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let spec = Spec { queue: options.queue.unwrap_or(spec.queue), ..spec };
     let seconds = options.seconds.max(options.path.least());
     let warm = if options.path.least() > 0 { 2 } else { WARM.min(seconds / 3) };
+    let is_wanted = |load: &Load| options.loads.is_empty() || options.loads.contains(&load.name());
+    let loads: Vec<_> = options.path.loads().iter().copied().filter(is_wanted).collect();
+    if loads.is_empty() && !options.loads.is_empty() {
+        return Err(Failure::new(format!("that path has no {}", options.loads.join(", "))));
+    }
     let progress = Progress::new();
     progress.step(format!("starting nodes on {WHAT}"));
     let path = Path::start(&spec, options.losses_of(), options.seed)?;
@@ -330,7 +343,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
             series.push(&shares)?;
             continue;
         }
-        let rows = bench.rows(&mut lab, options.path.loads(), &progress).await?;
+        let rows = bench.rows(&mut lab, &loads, &progress).await?;
         if let Some(file) = options.plot.as_ref().filter(|_| seed == options.seed) {
             std::fs::write(file, bench.plot(options.path, &rows))
                 .map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;

@@ -80,6 +80,71 @@ fn what_the_documentation_links_to_is_in_the_package() {
     assert!(count > 20, "only {count} links were found");
 }
 
+/// The anchor of a heading, as code hosts make it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+}
+
+/// The lines of a page that are not code, with their numbers.
+fn prose(page: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut is_code = false;
+    (1..).zip(page.lines()).filter(move |(_, line)| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        !is_code && !is_fence
+    })
+}
+
+#[test]
+fn links_within_the_documentation_lead_to_headings() {
+    let files = documentation();
+    let pages: BTreeMap<_, _> = files
+        .iter()
+        .filter(|(path, _)| path.extension().is_some_and(|end| end == "md"))
+        .map(|(path, source)| (path, fs::read_to_string(source).unwrap()))
+        .collect();
+    let (mut dead, mut count) = (Vec::new(), 0);
+    for (path, page) in &pages {
+        let targets = page.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+        for (target, _) in targets.filter(|(target, _)| !target.contains("://")) {
+            let Some((file, wanted)) = target.split_once('#') else { continue };
+            let of =
+                if file.is_empty() { (*path).clone() } else { normal(&path.parent().unwrap().join(file)) };
+            let mut headings = prose(&pages[&of]).filter_map(|(_, line)| line.strip_prefix('#'));
+            let is_there = headings.any(|line| anchor(line.trim_start_matches('#').trim()) == wanted);
+            if !is_there {
+                dead.push(format!("{} links to {target}", path.display()));
+            }
+            count += 1;
+        }
+    }
+    assert_eq!(dead, [""; 0]);
+    assert!(count > 20, "only {count} links were found");
+}
+
+/// A part of a page that is lost takes the beginning or the end of a table with it.
+#[test]
+fn tables_of_the_documentation_are_whole() {
+    for source in documentation().values().filter(|path| path.extension().is_some_and(|end| end == "md")) {
+        let page = fs::read_to_string(source).unwrap();
+        let columns = |line: &str| line.replace("\\|", "").matches('|').count();
+        let lines: Vec<_> = prose(&page).collect();
+        for (index, (number, line)) in lines.iter().enumerate() {
+            let starts = |at: usize| lines.get(at).is_some_and(|(_, line)| line.starts_with('|'));
+            if !line.starts_with('|') {
+                continue;
+            }
+            let place = format!("{}:{number}", source.display());
+            if index > 0 && starts(index - 1) {
+                assert_eq!(columns(line), columns(lines[index - 1].1), "{place} has other columns");
+            } else {
+                assert!(starts(index + 1) && lines[index + 1].1.starts_with("| --"), "{place} has no head");
+            }
+        }
+    }
+}
+
 #[test]
 fn both_packages_have_the_same_documentation() {
     let manifest = fs::read_to_string(here().join("Cargo.toml")).unwrap();

@@ -96,6 +96,9 @@ enum Command {
         /// The queue of the emulated path, in seconds at its rate [default: 1; `lab`: 0.1]
         #[arg(long, requires = "path", value_parser = queue)]
         queue: Option<f64>,
+        /// A load that is measured on the emulated path; several can be given [default: all that the path has]
+        #[arg(long = "load", requires = "path", value_parser = bench_path::load_names())]
+        loads: Vec<String>,
         /// Draw what happened over time on the emulated path, as SVG
         #[arg(long, requires = "path", value_name = "FILE")]
         plot: Option<PathBuf>,
@@ -314,9 +317,10 @@ pub(crate) fn run() -> ExitCode {
             inner(demo::run(Options { nodes, tunnel_length, keep, json }))
         }
         Command::Network { machines, router: _ } => inner(machines::run(machines)),
-        Command::Bench { path: Some(path), mtu, seconds, queue, plot, seed, seeds, json, .. } => {
+        Command::Bench { path: Some(path), mtu, seconds, queue, loads, plot, seed, seeds, json, .. } => {
             let seconds = seconds.unwrap_or(60);
-            inner(bench_path::run(bench_path::Options { path, mtu, seconds, queue, seed, seeds, plot, json }))
+            let options = bench_path::Options { path, mtu, seconds, queue, seed, seeds, loads, plot, json };
+            inner(bench_path::run(options))
         }
         Command::Bench { null: true, mtu, seconds, alternations, json, .. } => {
             let (seconds, alternations) = (seconds.unwrap_or(10), alternations.unwrap_or(3));
