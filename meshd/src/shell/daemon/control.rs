@@ -177,6 +177,7 @@ impl Daemon {
             );
             self.slept_until = Some(now.monotonic);
             self.pair_health.handle_resumed(now.monotonic);
+            self.one_way_test.forget();
             self.control_health.handle_resumed(now.monotonic);
             self.data_health.handle_resumed(now.monotonic);
             if let Some(mesh) = &mut self.mesh {
@@ -244,10 +245,19 @@ impl Daemon {
 
     fn watch_control(&mut self, now: Now) {
         let Some(mesh) = &mut self.mesh else { return };
+        if let Some(answered) = mesh.last_answered() {
+            self.one_way_test.handle_answered(answered);
+        }
+        if self.one_way_test.poll_question(now.monotonic) {
+            mesh.ask_members(now);
+        }
         if mesh.poll_asked() {
             self.control_health.handle_sent(now.monotonic);
+            self.one_way_test.handle_asked(now.monotonic);
         }
-        if let Some(heard) = mesh.last_heard() {
+        // What is heard of members that do not hear this node counts for nothing.
+        let heard = mesh.last_heard().filter(|_| !self.one_way_test.is_one_way(now.monotonic));
+        if let Some(heard) = heard {
             self.control_health.handle_heard(heard);
             if let Some(fallback) = &mut self.fallback
                 && fallback.since.is_some_and(|since| heard > since)
@@ -259,6 +269,7 @@ impl Daemon {
         }
         if !mesh.has_reachable_members(now) {
             self.control_health.handle_nobody_expected();
+            self.one_way_test.forget();
         }
         self.control_health.handle_timeout(now.monotonic);
         while let Some(action) = self.control_health.poll_action() {
@@ -631,6 +642,7 @@ impl Daemon {
                 let fallback = self.fallback.as_ref().and_then(|fallback| fallback.session.as_ref());
                 if self.control.is_none() && fallback.is_none() {
                     self.control_health.handle_down();
+                    self.one_way_test.forget();
                 }
             }
             Update::Held(destination) => {
