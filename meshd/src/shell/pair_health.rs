@@ -29,6 +29,9 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(6);
 const LAST_PATIENCE: Duration = Duration::from_secs(600);
 const HALVED: Duration = Duration::from_secs(300);
 
+/// The same after a sleep, where another session has been opened before it is known whether it is needed.
+const WOKEN_PATIENCE: Duration = Duration::from_secs(3);
+
 /// The same where the member gave no sign of life for [`AWAY`] and is back: it was asleep or cut off, and replaces its session
 /// if that is dead. If all others replaced theirs too, none would find another for a while.
 const RETURNED_PATIENCE: Duration = Duration::from_secs(45);
@@ -36,6 +39,9 @@ const AWAY: Duration = Duration::from_secs(10);
 
 /// How often sessions are replaced for all that are silent at will together.
 const RENEWALS: Quota = Quota::every(Duration::from_secs(150), 6);
+
+/// How long a silent tunnel may be that of a member of which it is not known yet whether it is there.
+const UNKNOWN: Duration = Duration::from_secs(20);
 
 /// A keepalive, bytes: it calls for no answer.
 const KEEPALIVE_LEN: u64 = 32;
@@ -74,6 +80,8 @@ struct Pair {
     tested: Option<Duration>,
     /// How long that may take to help.
     patience: Duration,
+    /// It is tested because the host was asleep.
+    woken: bool,
     next: Duration,
     interval: Duration,
 }
@@ -116,6 +124,7 @@ impl PairHealth {
         for pair in self.pairs.values_mut() {
             pair.silent = Some((now + UNDER_WAY).saturating_sub(SILENT));
             (pair.tested, pair.next, pair.interval) = (None, now, FIRST_INTERVAL);
+            pair.woken = true;
         }
     }
 
@@ -123,22 +132,36 @@ impl PairHealth {
     pub(super) fn handle_traffic(&mut self, traffic: impl Iterator<Item = (NodeId, Traffic)>, now: Duration) {
         let mut before = std::mem::take(&mut self.pairs);
         self.pairs.extend(traffic.map(|(node, traffic)| {
-            let same = before.remove(&node).filter(|pair| pair.answered == traffic.answered());
+            let same = before.remove(&node).filter(|pair| {
+                let is_under_way = pair.woken && pair.silent.is_some_and(|since| now < since + SILENT);
+                pair.answered == traffic.answered() || is_under_way
+            });
             let mut pair = same.unwrap_or(Pair {
                 answered: traffic.answered(),
                 asked: traffic.asked(),
                 silent: None,
                 tested: None,
                 patience: FIRST_PATIENCE,
+                woken: false,
                 next: now,
                 interval: FIRST_INTERVAL,
             });
+            pair.answered = traffic.answered();
             if traffic.asked() > pair.asked {
                 pair.silent.get_or_insert(now);
             }
             (node, pair)
         }));
         self.renewed.retain(|_, renewed| patience_after(*renewed, now) > FIRST_PATIENCE);
+    }
+
+    /// Whether no tunnel is silent of a member that is there, or may be: what [`PairHealth::poll_actions`] has wanted is not
+    /// needed any more.
+    pub(super) fn is_settled(&self, is_there: impl Fn(&NodeId, Duration) -> bool, now: Duration) -> bool {
+        let is_silent = |(node, pair): (&NodeId, &Pair)| {
+            pair.silent.is_some_and(|since| now < since + UNKNOWN || is_there(node, since + UNDER_WAY))
+        };
+        !self.pairs.iter().any(is_silent)
     }
 
     /// What is due. `is_there` tells whether a member has given a sign of life since this time.
@@ -152,8 +175,11 @@ impl PairHealth {
             let Some(silent) = pair.silent.filter(|silent| now >= *silent + SILENT) else { continue };
             let there = is_there(node, silent + UNDER_WAY);
             if there && pair.tested.is_none() {
-                let was_away = now >= silent + SILENT + AWAY;
-                pair.patience = if was_away { RETURNED_PATIENCE } else { FIRST_PATIENCE };
+                pair.patience = match pair.woken {
+                    true => WOKEN_PATIENCE,
+                    false if now >= silent + SILENT + AWAY => RETURNED_PATIENCE,
+                    false => FIRST_PATIENCE,
+                };
                 (pair.tested, pair.next, pair.interval) = (Some(now), now, FIRST_INTERVAL);
             }
             if now >= pair.next {
@@ -226,11 +252,12 @@ mod tests {
 
     #[test]
     fn after_a_sleep_the_session_is_replaced_soon_if_the_tunnel_is_dead() {
-        for (answers, expected) in [(false, vec![13, 28]), (true, vec![13])] {
+        // What comes in the first moment was under way.
+        for (until, expected) in [(21, vec![13, 25, 37]), (99, vec![13])] {
             let mut health = PairHealth::default();
             let mut renewed = Vec::new();
             for now in 0..40 {
-                let answered = if answers && now >= 21 { now } else { 0 };
+                let answered = if now >= 21 { now.min(until) } else { 0 };
                 health.handle_traffic([(NODE, packets(now, answered))].into_iter(), seconds(now));
                 if now == 20 {
                     health.handle_resumed(seconds(now));
@@ -312,6 +339,24 @@ mod tests {
     fn to_a_member_that_was_away_it_is_left_to_replace_its_session() {
         let [_, shaken, renewed] = watch(120, |now| now >= 30);
         assert_eq!((shaken[0], &renewed[..]), (30, &[75][..]));
+    }
+
+    #[test]
+    fn what_was_wanted_is_not_needed_when_no_member_that_is_there_is_silent() {
+        let mut health = PairHealth::default();
+        let settled = |health: &PairHealth, there: bool, now| health.is_settled(|_, _| there, seconds(now));
+        let tell = |health: &mut PairHealth, sent, answered, now| {
+            health.handle_traffic([(NODE, packets(sent, answered))].into_iter(), seconds(now));
+        };
+        tell(&mut health, 1, 1, 0);
+        assert!(settled(&health, true, 0));
+        tell(&mut health, 2, 1, 1);
+        assert!(!settled(&health, false, 20), "it may be there");
+        assert!(settled(&health, false, 21) && !settled(&health, true, 21));
+        tell(&mut health, 3, 2, 22);
+        assert!(settled(&health, true, 22));
+        health.handle_resumed(seconds(30));
+        assert!(!settled(&health, true, 30), "that is to be found out");
     }
 
     #[test]

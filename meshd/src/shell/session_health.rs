@@ -177,6 +177,7 @@ impl SessionHealth {
     /// The host was asleep, or this process stopped: what was due in that time says nothing, and what there is now is
     /// found out without waiting.
     pub(super) fn handle_resumed(&mut self, now: Duration) {
+        self.urgent = true;
         if self.up && self.unanswered.take().is_some() {
             self.questions = self.patience.questions;
             self.unanswered = Some(now);

@@ -186,6 +186,11 @@ impl Daemon {
                 let members = mesh.heard_members(tund::MAX_BATCH, now);
                 self.test_data(members);
             }
+            // It takes some routers up to a minute: longer than to find out whether it is needed.
+            if self.data_session.is_some() && !self.pair_health.is_settled(|_, _| true, now.monotonic) {
+                self.data_renewal.handle_prepared(now.monotonic);
+                let _ = self.renew_data.try_send(Renewal::Prepare);
+            }
         }
         self.end_introductions(now);
         self.end_fallback(now);
@@ -414,10 +419,8 @@ impl Daemon {
                     let yields = self.mesh.as_ref().is_some_and(|mesh| yields(mesh, self.slept_until, now));
                     self.data_renewal.handle_stall(yields, now.monotonic, &mut rand::rng());
                 }
-                HealthAction::Keep => {
-                    self.data_renewal.cancel();
-                    let _ = self.renew_data.try_send(Renewal::Keep);
-                }
+                // If it has begun it goes on while a tunnel is silent.
+                HealthAction::Keep => self.data_renewal.cancel(),
             }
         }
         if let Some(in_vain) = self.data_renewal.poll_due(now.monotonic) {
@@ -438,7 +441,7 @@ impl Daemon {
     pub(super) fn watch_pairs(&mut self) {
         let now = self.now();
         let Some(mesh) = &mut self.mesh else { return };
-        if self.data_session.is_none() || self.data_health.health().0 != SessionHealth::Fine {
+        if self.data_session.is_none() {
             return;
         }
         let tunnel = self.tunnel_report.borrow();
@@ -450,6 +453,15 @@ impl Daemon {
         self.pair_health.handle_traffic(traffic, now.monotonic);
         drop(tunnel);
         let is_there = |node: &_, since| mesh.is_there(node, since);
+        let is_fine = self.data_health.health().0 == SessionHealth::Fine;
+        let is_settled = is_fine && self.pair_health.is_settled(is_there, now.monotonic);
+        if self.data_renewal.poll_unneeded(is_settled, now.monotonic) {
+            debug!("the session for data carries traffic: no other is needed");
+            let _ = self.renew_data.try_send(Renewal::Keep);
+        }
+        if !is_fine {
+            return;
+        }
         let PairActions { probe, mut shake_hands, renew } =
             self.pair_health.poll_actions(is_there, now.monotonic);
         mesh.probe_members(&probe, now);
@@ -542,7 +554,10 @@ impl Daemon {
             let (health, since) = health.health();
             (health, since.map(|since| now.saturating_sub(since).as_secs()))
         });
-        if data.0 == SessionHealth::Replacing && self.data_renewal.poll_timeout().is_some() {
+        if let Some(since) = self.data_renewal.replacing() {
+            // It may be for one tunnel.
+            data = (SessionHealth::Replacing, data.1.or(Some(now.saturating_sub(since).as_secs())));
+        } else if data.0 == SessionHealth::Replacing && self.data_renewal.poll_timeout().is_some() {
             // It is left to the other side for a moment.
             data.0 = SessionHealth::Testing;
         }
