@@ -306,7 +306,8 @@ mod tests {
         assert_eq!(result.unwrap().version, "3.2");
         let create = format!(
             "SESSION CREATE STYLE=RAW ID=s-1 DESTINATION=THEKEY PORT={} HOST=127.0.0.1 inbound.length=1 \
-             outbound.length=1 inbound.quantity=3 outbound.quantity=3 i2cp.leaseSetEncType=4\n",
+             outbound.length=1 inbound.quantity=3 outbound.quantity=3 i2cp.leaseSetEncType=4 \
+             crypto.ratchet.inboundTags=1024\n",
             local.port()
         );
         assert_eq!(lines, ["HELLO VERSION MIN=3.0 MAX=3.3\n", create.as_str()]);

@@ -7,12 +7,14 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lab::Failure;
+use i2plan_ipc::api::meshd::SessionState;
+use lab::i2p::sam;
 use lab::netns::set_uplink;
 use lab::node::{Lab, Node};
 use lab::process::Spawn;
 use lab::testing::{sandboxed, sandboxed_within};
 use lab::traffic::{reach, until_flowing};
+use lab::{Failure, firewall};
 use tokio::time::sleep;
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
@@ -119,6 +121,50 @@ async fn sleeps(seconds: u64) -> Result<(), Failure> {
     asleep.thaw()?;
     recovers(&lab, &format!("daemons that were stopped for {seconds} s")).await?;
     lab.stop().await
+}
+
+/// As where a router goes on with end-to-end sessions that the others cannot read: the members are heard, and none hears what
+/// comes from this node's control destination.
+#[test]
+fn a_node_that_hears_members_that_do_not_hear_it() {
+    sandboxed(LAB, "a_node_that_hears_members_that_do_not_hear_it", async || {
+        let lab = Lab::with_nodes(3).await?;
+        for joiner in &lab.nodes[1..] {
+            joiner.join_by(&lab.nodes[0]).await?;
+            reach(joiner, &lab.nodes[0]).await?;
+        }
+        reach(&lab.nodes[2], &lab.nodes[1]).await?;
+        let (node, port) = (&lab.nodes[2], sam::UDP.port());
+        // What datagrams through its control session to the bridge begin with.
+        let header: String = b"3.0 i2plan-contr".iter().map(|byte| format!("{byte:02x}")).collect();
+        firewall::block(&node.name, &format!("udp dport {port} @th,64,128 0x{header}")).await?;
+        let began = Instant::now();
+        let opened = async |node: &Node| {
+            let status = node.control().await?.status().await;
+            let sam = status.map_err(|error| node.failure(&error.to_string()))?.sam;
+            Ok(sam.fallback.is_some_and(|fallback| fallback.state == SessionState::Up))
+        };
+        node.until("it has a fallback session", RECOVERY * 2, opened).await?;
+        println!(
+            "a fallback session is open {:.1} s after nobody hears the node",
+            began.elapsed().as_secs_f64()
+        );
+        let since = Instant::now();
+        for other in &lab.nodes[..2] {
+            let hears =
+                async |other: &Node| Ok(heard_from(other, &node.name).await? < since.elapsed().as_secs());
+            other.until("it hears the node again", RECOVERY, hears).await?;
+        }
+        println!("all hear it after {:.1} s", began.elapsed().as_secs_f64());
+        lab.stop().await
+    });
+}
+
+/// How many whole seconds ago a node heard one of its peers over control.
+async fn heard_from(node: &Node, peer: &str) -> Result<u64, Failure> {
+    let peers = node.control().await?.peers().await.map_err(|error| node.failure(&error.to_string()))?;
+    let heard = peers.iter().find(|one| one.name == peer).and_then(|peer| peer.last_heard);
+    Ok(heard.unwrap_or(u64::MAX))
 }
 
 #[test]

@@ -99,6 +99,8 @@ pub(super) struct Context {
     pub(super) outage: Option<Outage>,
     /// A member was asked for an answer, and is there as far as is known.
     pub(super) asked: bool,
+    /// When a member last answered what this node had asked, on the monotonic clock.
+    pub(super) last_answered: Option<Duration>,
     /// The state is to be saved first.
     pub(super) unsaved: bool,
     /// The state as it was saved last is to be kept.
@@ -142,6 +144,7 @@ impl Context {
             events: Vec::new(),
             outage: None,
             asked: false,
+            last_answered: None,
             unsaved: false,
             set_aside: false,
             peers_version: 0,

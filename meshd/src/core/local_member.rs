@@ -216,7 +216,11 @@ impl LocalMember {
             }
             Message::Ack(number, gossip) => {
                 self.handle_ack(cx, from, number, now);
-                return self.handle_gossip(cx, from, gossip, now);
+                let standing = self.handle_gossip(cx, from, gossip, now);
+                if self.members.is_member(&from.hash()) {
+                    cx.last_answered = Some(now.monotonic);
+                }
+                return standing;
             }
             Message::PingRequest(number, node, gossip) => {
                 self.handle_ping_request(cx, from, number, &node, now);

@@ -390,6 +390,12 @@ impl Mesh {
         std::mem::take(&mut self.cx.asked)
     }
 
+    /// When a member last answered a question of this node, on the monotonic clock: it has heard this node.
+    #[must_use]
+    pub fn last_answered(&self) -> Option<Duration> {
+        self.cx.last_answered
+    }
+
     /// Who has given a sign of life since this was asked last: those whose tunnels are down are worth another
     /// attempt.
     pub fn poll_awake(&mut self) -> BTreeSet<NodeId> {

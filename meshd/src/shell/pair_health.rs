@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use i2plan_ipc::rate::{Bucket, Quota};
 use i2plan_proto::identity::NodeId;
 
 /// How long a member may be silent after it was sent something. One that has nothing to say answers after ten seconds
@@ -21,11 +22,26 @@ const UNDER_WAY: Duration = Duration::from_secs(2);
 const FIRST_INTERVAL: Duration = Duration::from_secs(2);
 const LAST_INTERVAL: Duration = Duration::from_secs(60);
 
-/// From the first handshake with a member that is there to another session, the first time; each further time twice as
-/// long. It begins anew when no tunnel is silent and none was for [`LAST_PATIENCE`] the reason for another session: a
-/// member that is silent in its tunnel at will must not have sessions replaced all the time.
+/// From the first handshake with a member that is there to another session, mostly, the first time; each further time twice as
+/// long for that member, and half as long again after each [`HALVED`]: a member that is silent in its tunnel at will must
+/// not have sessions replaced all the time.
 const FIRST_PATIENCE: Duration = Duration::from_secs(6);
 const LAST_PATIENCE: Duration = Duration::from_secs(600);
+const HALVED: Duration = Duration::from_secs(300);
+
+/// The same after a sleep, where another session has been opened before it is known whether it is needed.
+const WOKEN_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The same where the member gave no sign of life for [`AWAY`] and is back: it was asleep or cut off, and replaces its session
+/// if that is dead. If all others replaced theirs too, none would find another for a while.
+const RETURNED_PATIENCE: Duration = Duration::from_secs(45);
+const AWAY: Duration = Duration::from_secs(10);
+
+/// How often sessions are replaced for all that are silent at will together.
+const RENEWALS: Quota = Quota::every(Duration::from_secs(150), 6);
+
+/// How long a silent tunnel may be that of a member of which it is not known yet whether it is there.
+const UNKNOWN: Duration = Duration::from_secs(20);
 
 /// A keepalive, bytes: it calls for no answer.
 const KEEPALIVE_LEN: u64 = 32;
@@ -62,6 +78,10 @@ struct Pair {
     silent: Option<Duration>,
     /// When a handshake was first begun for that.
     tested: Option<Duration>,
+    /// How long that may take to help.
+    patience: Duration,
+    /// It is tested because the host was asleep.
+    woken: bool,
     next: Duration,
     interval: Duration,
 }
@@ -78,18 +98,18 @@ pub(super) struct PairActions {
 }
 
 /// Watches the tunnels. Time is the monotonic clock.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PairHealth {
     pairs: HashMap<NodeId, Pair>,
-    patience: Duration,
-    /// When another session was last to be opened.
-    renewed: Option<Duration>,
+    /// Members for which another session was opened, with the patience for the next and the time of the last.
+    renewed: HashMap<NodeId, (Duration, Duration)>,
+    renewals: Bucket,
 }
 
-impl Default for PairHealth {
-    fn default() -> Self {
-        Self { pairs: HashMap::new(), patience: FIRST_PATIENCE, renewed: None }
-    }
+/// What is left of a patience for the next time, since another session was opened.
+fn patience_after((patience, renewed): (Duration, Duration), now: Duration) -> Duration {
+    let halved = now.saturating_sub(renewed).as_secs() / HALVED.as_secs();
+    patience / (1 << halved.min(16))
 }
 
 impl PairHealth {
@@ -100,10 +120,11 @@ impl PairHealth {
 
     /// The host was asleep. Each tunnel is tested, soon; that it is dead then says nothing of the member.
     pub(super) fn handle_resumed(&mut self, now: Duration) {
-        self.patience = FIRST_PATIENCE;
+        self.renewed.clear();
         for pair in self.pairs.values_mut() {
             pair.silent = Some((now + UNDER_WAY).saturating_sub(SILENT));
             (pair.tested, pair.next, pair.interval) = (None, now, FIRST_INTERVAL);
+            pair.woken = true;
         }
     }
 
@@ -111,24 +132,36 @@ impl PairHealth {
     pub(super) fn handle_traffic(&mut self, traffic: impl Iterator<Item = (NodeId, Traffic)>, now: Duration) {
         let mut before = std::mem::take(&mut self.pairs);
         self.pairs.extend(traffic.map(|(node, traffic)| {
-            let same = before.remove(&node).filter(|pair| pair.answered == traffic.answered());
+            let same = before.remove(&node).filter(|pair| {
+                let is_under_way = pair.woken && pair.silent.is_some_and(|since| now < since + SILENT);
+                pair.answered == traffic.answered() || is_under_way
+            });
             let mut pair = same.unwrap_or(Pair {
                 answered: traffic.answered(),
                 asked: traffic.asked(),
                 silent: None,
                 tested: None,
+                patience: FIRST_PATIENCE,
+                woken: false,
                 next: now,
                 interval: FIRST_INTERVAL,
             });
+            pair.answered = traffic.answered();
             if traffic.asked() > pair.asked {
                 pair.silent.get_or_insert(now);
             }
             (node, pair)
         }));
-        let is_calm = self.renewed.is_none_or(|renewed| now >= renewed + LAST_PATIENCE);
-        if is_calm && self.pairs.values().all(|pair| pair.silent.is_none()) {
-            self.patience = FIRST_PATIENCE;
-        }
+        self.renewed.retain(|_, renewed| patience_after(*renewed, now) > FIRST_PATIENCE);
+    }
+
+    /// Whether no tunnel is silent of a member that is there, or may be: what [`PairHealth::poll_actions`] has wanted is not
+    /// needed any more.
+    pub(super) fn is_settled(&self, is_there: impl Fn(&NodeId, Duration) -> bool, now: Duration) -> bool {
+        let is_silent = |(node, pair): (&NodeId, &Pair)| {
+            pair.silent.is_some_and(|since| now < since + UNKNOWN || is_there(node, since + UNDER_WAY))
+        };
+        !self.pairs.iter().any(is_silent)
     }
 
     /// What is due. `is_there` tells whether a member has given a sign of life since this time.
@@ -137,11 +170,16 @@ impl PairHealth {
         is_there: impl Fn(&NodeId, Duration) -> bool,
         now: Duration,
     ) -> PairActions {
-        let mut actions = PairActions::default();
+        let (mut actions, mut dead) = (PairActions::default(), Vec::new());
         for (node, pair) in &mut self.pairs {
             let Some(silent) = pair.silent.filter(|silent| now >= *silent + SILENT) else { continue };
             let there = is_there(node, silent + UNDER_WAY);
             if there && pair.tested.is_none() {
+                pair.patience = match pair.woken {
+                    true => WOKEN_PATIENCE,
+                    false if now >= silent + SILENT + AWAY => RETURNED_PATIENCE,
+                    false => FIRST_PATIENCE,
+                };
                 (pair.tested, pair.next, pair.interval) = (Some(now), now, FIRST_INTERVAL);
             }
             if now >= pair.next {
@@ -150,12 +188,20 @@ impl PairHealth {
                 pair.next = now + pair.interval;
                 pair.interval = (pair.interval * 3 / 2).min(LAST_INTERVAL);
             }
-            actions.renew |= there && pair.tested.is_some_and(|tested| now >= tested + self.patience);
+            let renewed = self.renewed.get(node).map(|renewed| patience_after(*renewed, now));
+            let patience = pair.patience.max(renewed.unwrap_or_default());
+            let next = renewed.unwrap_or(FIRST_PATIENCE) * 2;
+            if there && pair.tested.is_some_and(|tested| now >= tested + patience) {
+                dead.push((*node, next.min(LAST_PATIENCE)));
+            }
         }
-        if actions.renew {
-            self.renewed = Some(now);
-            self.patience = (self.patience * 2).min(LAST_PATIENCE);
-            self.pairs.values_mut().for_each(|pair| pair.tested = None);
+        if !dead.is_empty() && self.renewals.try_take(RENEWALS, now) {
+            actions.renew = true;
+            self.renewed.extend(dead.into_iter().map(|(node, patience)| (node, (patience, now))));
+            // Now they have their time to work through that.
+            for pair in self.pairs.values_mut().filter(|pair| pair.tested.is_some()) {
+                pair.tested = Some(now);
+            }
         }
         actions
     }
@@ -201,16 +247,17 @@ mod tests {
         let [probed, shaken, renewed] = watch(60, |now| now > 7);
         assert_eq!(probed, [7]);
         assert_eq!(shaken[..3], [8, 10, 13]);
-        assert_eq!(renewed, [14, 27, 52]);
+        assert_eq!(renewed, [14, 26, 50]);
     }
 
     #[test]
     fn after_a_sleep_the_session_is_replaced_soon_if_the_tunnel_is_dead() {
-        for (answers, expected) in [(false, vec![13, 28]), (true, vec![13])] {
+        // What comes in the first moment was under way.
+        for (until, expected) in [(21, vec![13, 25, 37]), (99, vec![13])] {
             let mut health = PairHealth::default();
             let mut renewed = Vec::new();
             for now in 0..40 {
-                let answered = if answers && now >= 21 { now } else { 0 };
+                let answered = if now >= 21 { now.min(until) } else { 0 };
                 health.handle_traffic([(NODE, packets(now, answered))].into_iter(), seconds(now));
                 if now == 20 {
                     health.handle_resumed(seconds(now));
@@ -235,6 +282,81 @@ mod tests {
             }
         }
         assert!((1..=20).contains(&renewed), "{renewed} in an hour");
+    }
+
+    /// Others fall silent at will, one after the other.
+    #[test]
+    fn many_that_are_silent_at_will_have_few_sessions_replaced_together() {
+        let (mut health, mut renewed) = (PairHealth::default(), 0);
+        for now in 0..3600 {
+            let traffic = (0..50).map(|number| (NodeId([number; 32]), packets(now, renewed)));
+            health.handle_traffic(traffic, seconds(now));
+            if health.poll_actions(|_, _| true, seconds(now)).renew {
+                renewed += 1;
+                health.handle_session();
+            }
+            // And others again.
+            health.renewed.clear();
+        }
+        assert!((1..=30).contains(&renewed), "{renewed} in an hour");
+    }
+
+    /// As where faults come every few minutes for hours: once a pair then waited for two minutes.
+    #[test]
+    fn after_some_minutes_the_session_is_replaced_as_soon_as_before() {
+        let (mut health, mut answered, mut first) = (PairHealth::default(), 0, HashMap::new());
+        for now in 0..7200 {
+            // Half a minute in ten.
+            if now % 600 < 570 {
+                answered = now;
+            }
+            health.handle_traffic([(NODE, packets(now, answered))].into_iter(), seconds(now));
+            if health.poll_actions(|_, _| true, seconds(now)).renew {
+                first.entry(now / 600).or_insert(now % 600 - 570);
+            }
+        }
+        assert_eq!(first.len(), 12);
+        assert!(first.values().all(|took| *took < 20), "{first:?}");
+    }
+
+    /// The patience that one has cost is not another's.
+    #[test]
+    fn for_another_member_the_session_is_replaced_as_soon() {
+        let (mut health, mut renewed) = (PairHealth::default(), Vec::new());
+        for now in 0..220 {
+            // One is silent for long. The other answers at first.
+            let answered = now.min(200);
+            let traffic = [(NODE, packets(now, 0)), (OTHER, packets(now, answered))];
+            health.handle_traffic(traffic.into_iter(), seconds(now));
+            let there = |node: &NodeId, _: Duration| (*node == NODE) == (now < 150);
+            renewed.extend(health.poll_actions(there, seconds(now)).renew.then_some(now));
+        }
+        assert_eq!(renewed.last(), Some(&213), "{renewed:?}");
+    }
+
+    /// All others see its tunnel dead, and it sees theirs.
+    #[test]
+    fn to_a_member_that_was_away_it_is_left_to_replace_its_session() {
+        let [_, shaken, renewed] = watch(120, |now| now >= 30);
+        assert_eq!((shaken[0], &renewed[..]), (30, &[75][..]));
+    }
+
+    #[test]
+    fn what_was_wanted_is_not_needed_when_no_member_that_is_there_is_silent() {
+        let mut health = PairHealth::default();
+        let settled = |health: &PairHealth, there: bool, now| health.is_settled(|_, _| there, seconds(now));
+        let tell = |health: &mut PairHealth, sent, answered, now| {
+            health.handle_traffic([(NODE, packets(sent, answered))].into_iter(), seconds(now));
+        };
+        tell(&mut health, 1, 1, 0);
+        assert!(settled(&health, true, 0));
+        tell(&mut health, 2, 1, 1);
+        assert!(!settled(&health, false, 20), "it may be there");
+        assert!(settled(&health, false, 21) && !settled(&health, true, 21));
+        tell(&mut health, 3, 2, 22);
+        assert!(settled(&health, true, 22));
+        health.handle_resumed(seconds(30));
+        assert!(!settled(&health, true, 30), "that is to be found out");
     }
 
     #[test]

@@ -5,6 +5,9 @@
 //! new destinations would cross, after which some routers (emissary 0.4) never agree on a session. So no node replaces
 //! it in the second in which it is seen, and a node to which one with a smaller id speaks leaves it to that one for a
 //! moment.
+//!
+//! After a sleep another session is opened before it is known whether it is needed, which a router may take a minute for,
+//! and closed again if it is not.
 
 use std::time::Duration;
 
@@ -17,10 +20,17 @@ const YIELD: Duration = Duration::from_secs(8);
 /// How much later than necessary it is done at most.
 const JITTER: Duration = Duration::from_secs(2);
 
+/// How long a session is kept that is not in use, where it stays open whether it is needed.
+const SPARE: Duration = Duration::from_secs(120);
+
 /// Decides when the session is replaced.
 #[derive(Debug, Default)]
 pub(super) struct DataRenewal {
     due: Option<Duration>,
+    /// Another is being opened, or is there and not in use, since then.
+    another: Option<Duration>,
+    /// That is to be used.
+    wanted: bool,
     /// The session replaced one that was of no use, or is about to, and nothing has been heard through it.
     in_vain: bool,
     /// It is there.
@@ -30,18 +40,50 @@ pub(super) struct DataRenewal {
 impl DataRenewal {
     /// The session is of no use. This node `yields` if a member with a smaller id speaks to it.
     pub(super) fn handle_stall(&mut self, yields: bool, now: Duration, rng: &mut impl Rng) {
-        let wait = JITTER.mul_f64(rng.random()) + if yields { YIELD } else { Duration::ZERO };
-        self.due.get_or_insert(now + wait);
+        // Until that is there it says nothing of it.
+        if self.replacing().is_none() {
+            let wait = JITTER.mul_f64(rng.random()) + if yields { YIELD } else { Duration::ZERO };
+            self.due.get_or_insert(now + wait);
+        }
     }
 
-    /// The session is of use, or nothing is expected from it.
+    /// Another session is opened, which may be needed.
+    pub(super) fn handle_prepared(&mut self, now: Duration) {
+        self.another.get_or_insert(now);
+    }
+
+    /// The session is of use: it is not to be replaced, unless that has begun.
     pub(super) fn cancel(&mut self) {
         self.due = None;
+    }
+
+    /// Whether another session that there may be is not needed: the present one `is_fine`, in each tunnel, or nothing was found
+    /// out for long. Then it is taken to be closed.
+    pub(super) fn poll_unneeded(&mut self, is_fine: bool, now: Duration) -> bool {
+        if is_fine {
+            self.due = None;
+        }
+        let is_old = |since: Duration| !self.wanted && self.due.is_none() && now >= since + SPARE;
+        let unneeded = self.another.is_some_and(|since| is_fine || is_old(since));
+        if unneeded {
+            // Nothing has replaced what is heard.
+            self.in_vain &= !self.wanted;
+            (self.another, self.wanted) = (None, false);
+            self.attached = true;
+        }
+        unneeded
+    }
+
+    /// Since when another session is being opened that is to be used.
+    pub(super) fn replacing(&self) -> Option<Duration> {
+        self.another.filter(|_| self.wanted)
     }
 
     /// There is another session.
     pub(super) fn handle_session(&mut self) {
         self.cancel();
+        // One that is not in use may still be there.
+        self.another = self.another.filter(|_| !std::mem::take(&mut self.wanted));
         self.attached = true;
     }
 
@@ -60,6 +102,8 @@ impl DataRenewal {
     pub(super) fn poll_due(&mut self, now: Duration) -> Option<bool> {
         self.due.take_if(|due| *due <= now)?;
         self.attached = false;
+        self.another.get_or_insert(now);
+        self.wanted = true;
         Some(std::mem::replace(&mut self.in_vain, true))
     }
 }
@@ -101,6 +145,31 @@ mod tests {
         renewal.handle_stall(true, NOW, &mut rng);
         renewal.cancel();
         assert_eq!(renewal.poll_due(NOW * 2), None);
+    }
+
+    #[test]
+    fn another_session_is_closed_if_it_turns_out_not_to_be_needed() {
+        let mut rng = StdRng::from_seed([1; 32]);
+        let mut renewal = DataRenewal::default();
+        assert!(!renewal.poll_unneeded(true, NOW), "there is none");
+        renewal.handle_prepared(NOW);
+        assert!(!renewal.poll_unneeded(false, NOW) && renewal.replacing().is_none());
+        assert!(renewal.poll_unneeded(true, NOW) && !renewal.poll_unneeded(true, NOW));
+        renewal.handle_prepared(NOW);
+        assert!(renewal.poll_unneeded(false, NOW + SPARE), "nor is it kept for ever");
+        // One that is to be used is, unless the one before is well again.
+        renewal.handle_prepared(NOW);
+        renewal.handle_stall(false, NOW, &mut rng);
+        assert_eq!(renewal.poll_due(NOW + JITTER), Some(false));
+        renewal.handle_stall(false, NOW + JITTER, &mut rng);
+        assert_eq!(renewal.poll_timeout(), None, "it is not there yet");
+        assert!(renewal.replacing() == Some(NOW) && !renewal.poll_unneeded(false, NOW + SPARE));
+        assert!(renewal.poll_unneeded(true, NOW + SPARE) && renewal.replacing().is_none());
+        renewal.handle_prepared(NOW);
+        renewal.handle_stall(false, NOW, &mut rng);
+        assert!(renewal.poll_due(NOW + JITTER).is_some());
+        renewal.handle_session();
+        assert!(!renewal.poll_unneeded(true, NOW), "it is in use");
     }
 
     #[test]

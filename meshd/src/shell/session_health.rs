@@ -177,6 +177,7 @@ impl SessionHealth {
     /// The host was asleep, or this process stopped: what was due in that time says nothing, and what there is now is
     /// found out without waiting.
     pub(super) fn handle_resumed(&mut self, now: Duration) {
+        self.urgent = true;
         if self.up && self.unanswered.take().is_some() {
             self.questions = self.patience.questions;
             self.unanswered = Some(now);
@@ -264,6 +265,57 @@ impl SessionHealth {
         self.questions = (self.questions * 2).min(LAST_PATIENCE);
         self.actions.push_back(HealthAction::Replace);
         self.stage = Stage::Replacing { next: now + FIRST_QUESTION, interval: FIRST_QUESTION };
+    }
+}
+
+/// How long members may be heard that answer nothing, before what is heard counts for nothing: by then each question of
+/// [`OneWayTest`] would have to be lost.
+const ONE_WAY: Duration = Duration::from_secs(12);
+
+/// How long after the first question without an answer there are more, and how long between those.
+const ASK_ON: Duration = Duration::from_secs(4);
+const ASK_EVERY: Duration = Duration::from_secs(2);
+
+/// Finds out that members are heard and do not hear this node: they speak to it, but answer none of its questions. Time is
+/// that of [`SessionHealth`].
+#[derive(Debug, Default)]
+pub(super) struct OneWayTest {
+    /// When the first question was asked that has no answer.
+    asked: Option<Duration>,
+    next: Duration,
+}
+
+impl OneWayTest {
+    /// A member that should answer was asked for that.
+    pub(super) fn handle_asked(&mut self, now: Duration) {
+        if self.asked.is_none() {
+            (self.asked, self.next) = (Some(now), now + ASK_ON);
+        }
+    }
+
+    /// A member answered then.
+    pub(super) fn handle_answered(&mut self, at: Duration) {
+        self.asked = self.asked.filter(|asked| *asked > at);
+    }
+
+    /// What was asked before says nothing: there was no session, nobody to answer, or the host was asleep.
+    pub(super) fn forget(&mut self) {
+        self.asked = None;
+    }
+
+    /// Whether members are to be asked again. To be asked every few seconds.
+    pub(super) fn poll_question(&mut self, now: Duration) -> bool {
+        // After that the session is tested as one that is silent, and the last of these is what it was to carry.
+        let is_due = self.asked.is_some_and(|asked| now < asked + ONE_WAY + ASK_ON) && now >= self.next;
+        if is_due {
+            self.next = now + ASK_EVERY;
+        }
+        is_due
+    }
+
+    /// Whether nobody seems to hear this node.
+    pub(super) fn is_one_way(&self, now: Duration) -> bool {
+        self.asked.is_some_and(|asked| now >= asked + ONE_WAY)
     }
 }
 
@@ -559,6 +611,29 @@ mod tests {
         health.handle_down();
         health.handle_sent(seconds(9));
         assert_eq!(health.poll_timeout(), None);
+    }
+
+    #[test]
+    fn one_that_hears_members_and_gets_no_answer_is_heard_by_nobody() {
+        let mut test = OneWayTest::default();
+        let mut asked = Vec::new();
+        for now in 0..30 {
+            // What it asks the members in turn.
+            if now == 1 || now == 9 {
+                test.handle_asked(seconds(now));
+            }
+            asked.extend(test.poll_question(seconds(now)).then_some(now));
+            assert_eq!(test.is_one_way(seconds(now)), now >= 13);
+        }
+        assert_eq!(asked, [5, 7, 9, 11, 13, 15]);
+        // An answer to what was asked before says nothing of what was asked since.
+        test.handle_answered(seconds(0));
+        assert!(test.is_one_way(seconds(30)));
+        test.handle_answered(seconds(30));
+        assert!(!test.is_one_way(seconds(99)) && !test.poll_question(seconds(99)));
+        test.handle_asked(seconds(100));
+        test.forget();
+        assert!(!test.is_one_way(seconds(200)));
     }
 
     /// What is done about a session that is up at 0 and echoes until some time, with the second, until another.

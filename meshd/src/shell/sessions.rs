@@ -112,11 +112,13 @@ pub(super) enum Update {
 /// What is wanted of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Renewal {
+    /// Open another session for data, for when it is wanted: until [`Renewal::Open`] or [`Renewal::Keep`] it is of no use.
+    Prepare,
     /// Open another session in its place. One for data stays until the other is there.
     Open,
     /// Open another, under the destination of this kind, and let this one stay until it is there.
     Under(SessionKind),
-    /// Keep it, if the other is not there yet.
+    /// Keep it, if the other is not in its place yet.
     Keep,
     /// Give up the attempt to open it, and begin another: the router will not answer. Of no effect on one that is open.
     Retry,
@@ -228,22 +230,38 @@ pub(super) async fn keep(
             let attended = attend(&context, kind, &mut stream, session, datagrams, &mut lookups);
             let mut attended = std::pin::pin!(attended);
             loop {
-                tokio::select! {
+                let mut is_wanted = tokio::select! {
                     error = &mut attended => break Ended::Lost(error),
                     Some(renewal) = renewals.recv() => match (renewal, kind) {
                         (Renewal::Keep | Renewal::Retry, _) => continue,
-                        (Renewal::Open, SessionKind::Data) => {}
-                        (Renewal::Under(destination), _) => under = destination,
+                        (Renewal::Prepare, _) => false,
+                        (Renewal::Open, SessionKind::Data) => true,
+                        (Renewal::Under(destination), _) => {
+                            under = destination;
+                            true
+                        }
                         // A destination has one session at a time.
                         (Renewal::Open, _) => break Ended::Renewed,
                     }
-                }
-                tokio::select! {
-                    error = &mut attended => break Ended::Lost(error),
-                    (opened, _) = establish(&context, (kind, under), &mut retry, &mut release, false) => {
-                        break Ended::Replaced(Box::new(opened));
+                };
+                let another = establish(&context, (kind, under), &mut retry, &mut release, false);
+                let (mut another, mut spare) = (std::pin::pin!(another), None);
+                let ended = loop {
+                    if let Some(opened) = spare.take_if(|_| is_wanted) {
+                        break Some(Ended::Replaced(Box::new(opened)));
                     }
-                    () = wanted(&mut renewals, Renewal::Keep) => {}
+                    tokio::select! {
+                        error = &mut attended => break Some(Ended::Lost(error)),
+                        (opened, _) = &mut another, if spare.is_none() => spare = Some(opened),
+                        Some(renewal) = renewals.recv() => match renewal {
+                            Renewal::Keep => break None,
+                            Renewal::Open => is_wanted = true,
+                            Renewal::Prepare | Renewal::Under(_) | Renewal::Retry => {}
+                        }
+                    }
+                };
+                if let Some(ended) = ended {
+                    break ended;
                 }
             }
         };

@@ -120,6 +120,11 @@ impl fmt::Display for Style {
     }
 }
 
+/// How many session tags of each peer a router is to know in advance (I2CP: `crypto.ratchet.inboundTags`), of a session for
+/// tunnel traffic. i2pd knows 24 to 320 otherwise: a host that sleeps while peers send more than that cannot read what comes
+/// after it, and the peers' routers go on so.
+const INBOUND_TAGS: u32 = 1024;
+
 /// A session to be opened.
 #[derive(Debug, Clone, Copy)]
 pub struct NewSession<'a> {
@@ -154,13 +159,14 @@ impl NewSession<'_> {
         let Tunnels { length, length_variance, quantity, backup_quantity } = tunnels;
         let forward = forward_to.map(|to| format!("PORT={} HOST={} ", to.port(), to.ip()));
         let forward = forward.unwrap_or_default();
-        let style = match style {
-            Style::Raw => "RAW",
-            Style::Datagram => "DATAGRAM",
+        let (style, tags) = match style {
+            Style::Raw => ("RAW", format!(" crypto.ratchet.inboundTags={INBOUND_TAGS}")),
+            // Control messages are few, and of many members: tags take memory.
+            Style::Datagram => ("DATAGRAM", String::new()),
         };
         let mut options = format!(
             "{forward}inbound.length={length} outbound.length={length} inbound.quantity={quantity} \
-             outbound.quantity={quantity} i2cp.leaseSetEncType=4"
+             outbound.quantity={quantity} i2cp.leaseSetEncType=4{tags}"
         );
         // These are 0 for every router if they are not said.
         if *length_variance != 0 {

@@ -79,8 +79,27 @@ fn who_went_elsewhere_while_it_was_cut_off_says_so_when_it_is_asked() {
     world.nodes[1].mesh.ask_members(asked);
     world.settle(1);
     world.deliver();
-    assert!(world.nodes[1].mesh.last_heard().is_some_and(|heard| heard >= began), "its answer is recognized");
+    let recognized = |at: Option<Duration>| at.is_some_and(|at| at >= began);
+    assert!(recognized(world.nodes[1].mesh.last_heard()), "its answer is recognized");
+    assert!(recognized(world.nodes[1].mesh.last_answered()), "as an answer");
     assert_eq!(control_of(&world, 1, 0), Some(destination(1, 11)));
+}
+
+/// It hears the others all the time. Only an answer tells that they hear it.
+#[test]
+fn one_that_hears_members_that_do_not_hear_it_has_no_answer() {
+    let mut world = World::network(&[0, 0]);
+    world.run(120);
+    let control = |world: &World, index: usize| world.nodes[index].identity.control;
+    world.dead = [0, 1].map(|there| (control(&world, 2), control(&world, there))).into();
+    let began = world.time;
+    world.run(240);
+    let mesh = &world.nodes[2].mesh;
+    assert!(mesh.last_heard().is_some_and(|heard| heard > began + Duration::from_secs(120)));
+    assert!(mesh.last_answered().is_some_and(|answered| answered <= began));
+    world.fallback(2, Some(destination(3, 9)));
+    world.run(60);
+    assert!(world.nodes[2].mesh.last_answered().is_some_and(|answered| answered > began));
 }
 
 /// What a member says of where else it is takes nothing from those who are there: they have not agreed.

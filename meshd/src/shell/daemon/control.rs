@@ -177,6 +177,7 @@ impl Daemon {
             );
             self.slept_until = Some(now.monotonic);
             self.pair_health.handle_resumed(now.monotonic);
+            self.one_way_test.forget();
             self.control_health.handle_resumed(now.monotonic);
             self.data_health.handle_resumed(now.monotonic);
             if let Some(mesh) = &mut self.mesh {
@@ -184,6 +185,11 @@ impl Daemon {
                 // Their WireGuard sessions have ended meanwhile; that this node's have too it finds out too late.
                 let members = mesh.heard_members(tund::MAX_BATCH, now);
                 self.test_data(members);
+            }
+            // It takes some routers up to a minute: longer than to find out whether it is needed.
+            if self.data_session.is_some() && !self.pair_health.is_settled(|_, _| true, now.monotonic) {
+                self.data_renewal.handle_prepared(now.monotonic);
+                let _ = self.renew_data.try_send(Renewal::Prepare);
             }
         }
         self.end_introductions(now);
@@ -244,10 +250,19 @@ impl Daemon {
 
     fn watch_control(&mut self, now: Now) {
         let Some(mesh) = &mut self.mesh else { return };
+        if let Some(answered) = mesh.last_answered() {
+            self.one_way_test.handle_answered(answered);
+        }
+        if self.one_way_test.poll_question(now.monotonic) {
+            mesh.ask_members(now);
+        }
         if mesh.poll_asked() {
             self.control_health.handle_sent(now.monotonic);
+            self.one_way_test.handle_asked(now.monotonic);
         }
-        if let Some(heard) = mesh.last_heard() {
+        // What is heard of members that do not hear this node counts for nothing.
+        let heard = mesh.last_heard().filter(|_| !self.one_way_test.is_one_way(now.monotonic));
+        if let Some(heard) = heard {
             self.control_health.handle_heard(heard);
             if let Some(fallback) = &mut self.fallback
                 && fallback.since.is_some_and(|since| heard > since)
@@ -259,6 +274,7 @@ impl Daemon {
         }
         if !mesh.has_reachable_members(now) {
             self.control_health.handle_nobody_expected();
+            self.one_way_test.forget();
         }
         self.control_health.handle_timeout(now.monotonic);
         while let Some(action) = self.control_health.poll_action() {
@@ -403,10 +419,8 @@ impl Daemon {
                     let yields = self.mesh.as_ref().is_some_and(|mesh| yields(mesh, self.slept_until, now));
                     self.data_renewal.handle_stall(yields, now.monotonic, &mut rand::rng());
                 }
-                HealthAction::Keep => {
-                    self.data_renewal.cancel();
-                    let _ = self.renew_data.try_send(Renewal::Keep);
-                }
+                // If it has begun it goes on while a tunnel is silent.
+                HealthAction::Keep => self.data_renewal.cancel(),
             }
         }
         if let Some(in_vain) = self.data_renewal.poll_due(now.monotonic) {
@@ -427,7 +441,7 @@ impl Daemon {
     pub(super) fn watch_pairs(&mut self) {
         let now = self.now();
         let Some(mesh) = &mut self.mesh else { return };
-        if self.data_session.is_none() || self.data_health.health().0 != SessionHealth::Fine {
+        if self.data_session.is_none() {
             return;
         }
         let tunnel = self.tunnel_report.borrow();
@@ -439,6 +453,15 @@ impl Daemon {
         self.pair_health.handle_traffic(traffic, now.monotonic);
         drop(tunnel);
         let is_there = |node: &_, since| mesh.is_there(node, since);
+        let is_fine = self.data_health.health().0 == SessionHealth::Fine;
+        let is_settled = is_fine && self.pair_health.is_settled(is_there, now.monotonic);
+        if self.data_renewal.poll_unneeded(is_settled, now.monotonic) {
+            debug!("the session for data carries traffic: no other is needed");
+            let _ = self.renew_data.try_send(Renewal::Keep);
+        }
+        if !is_fine {
+            return;
+        }
         let PairActions { probe, mut shake_hands, renew } =
             self.pair_health.poll_actions(is_there, now.monotonic);
         mesh.probe_members(&probe, now);
@@ -531,7 +554,10 @@ impl Daemon {
             let (health, since) = health.health();
             (health, since.map(|since| now.saturating_sub(since).as_secs()))
         });
-        if data.0 == SessionHealth::Replacing && self.data_renewal.poll_timeout().is_some() {
+        if let Some(since) = self.data_renewal.replacing() {
+            // It may be for one tunnel.
+            data = (SessionHealth::Replacing, data.1.or(Some(now.saturating_sub(since).as_secs())));
+        } else if data.0 == SessionHealth::Replacing && self.data_renewal.poll_timeout().is_some() {
             // It is left to the other side for a moment.
             data.0 = SessionHealth::Testing;
         }
@@ -631,6 +657,7 @@ impl Daemon {
                 let fallback = self.fallback.as_ref().and_then(|fallback| fallback.session.as_ref());
                 if self.control.is_none() && fallback.is_none() {
                     self.control_health.handle_down();
+                    self.one_way_test.forget();
                 }
             }
             Update::Held(destination) => {

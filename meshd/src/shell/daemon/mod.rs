@@ -44,7 +44,7 @@ use super::observer::Observer;
 use super::pair_health::PairHealth;
 use super::renewal::DataRenewal;
 use super::service::{Control, LoopRequest, ReplySender, access};
-use super::session_health::{IdleTest, SessionHealth};
+use super::session_health::{IdleTest, OneWayTest, SessionHealth};
 use super::sessions::{self, Context, Open, Renewal, Update};
 use super::sleep::{self, SleepDetector};
 use super::storage::Storage;
@@ -154,6 +154,8 @@ struct Daemon {
     control: Option<ControlSession>,
     /// Of the session that control messages are sent through, be it the fallback session.
     control_health: SessionHealth,
+    /// Whether members hear what is sent through that.
+    one_way_test: OneWayTest,
     renew_control: mpsc::Sender<Renewal>,
     fallback: Option<FallbackSession>,
     /// Since when the control session alone does not open, although members could be reached through one.
@@ -305,6 +307,7 @@ impl Daemon {
             sessions: context,
             control: None,
             control_health: SessionHealth::new(CONTROL_PATIENCE.jittered(rand::random())),
+            one_way_test: OneWayTest::default(),
             renew_control,
             fallback: None,
             control_missing: None,
