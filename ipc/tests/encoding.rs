@@ -297,8 +297,14 @@ fn requests_to_webd_and_its_replies() {
     are_encoded_as(vec![
         (webd::Reply::Ended(2), r"\x81\xa5Ended\x02"),
         (
-            webd::Reply::Link(webd::Link { url, expires_in: 300, control: false, fingerprint: None }),
-            r"\x81\xa4Link\x84\xa3url\xa1u\xaaexpires_in\xcd\x01,\xa7control\xc2\xabfingerprint\xc0",
+            webd::Reply::Link(webd::Link {
+                url,
+                expires_in: 300,
+                control: false,
+                fingerprint: None,
+                socket: Some("/s".to_owned()),
+            }),
+            r"\x81\xa4Link\x85\xa3url\xa1u\xaaexpires_in\xcd\x01,\xa7control\xc2\xabfingerprint\xc0\xa6socket\xa2/s",
         ),
     ]);
 }

@@ -35,7 +35,8 @@ impl Service for Control {
                 info!(control, "made a link");
                 let url = SecretText::new(url);
                 let fingerprint = site.tls().and_then(Tls::fingerprint);
-                Reply::Link(Link { url, expires_in: LINK_LIFETIME.as_secs(), control, fingerprint })
+                let socket = site.address().socket().map(|path| path.display().to_string());
+                Reply::Link(Link { url, expires_in: LINK_LIFETIME.as_secs(), control, fingerprint, socket })
             }
             Request::EndSessions { id } => {
                 let ended = sessions.end(id.as_deref());

@@ -1,4 +1,4 @@
-//! The TCP listener: paths, forms and what they lead to.
+//! The listener for browsers: paths, forms and what they lead to.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -17,7 +17,7 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use i2plan_config::parse_duration;
-use i2plan_http::{Service, Unauthenticated, one, read};
+use i2plan_http::{Listener, Service, Unauthenticated, one, read};
 use i2plan_ipc::api::meshd::{Ban, Session, SessionState, max_uses};
 use i2plan_ipc::client::{ClientError, Endpoint};
 use i2plan_ipc::member::LookupError;
@@ -31,7 +31,6 @@ use i2plan_rpcd::gateway::Caller;
 use i2plan_rpcd::http::{Refusal, shows};
 use i2plan_rpcd::token::Token;
 use maud::{Markup, html as markup};
-use tokio::net::TcpListener;
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
@@ -211,7 +210,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Serves for as long as the process lives.
-pub async fn serve(listener: TcpListener, web: Arc<Web>) {
+pub async fn serve(listener: impl Listener, web: Arc<Web>) {
     let open = |place| Connection {
         web: Arc::clone(&web),
         place,
@@ -409,7 +408,7 @@ impl Connection {
 
     /// The session whose cookie a request shows.
     fn enter_session(&self, headers: &HeaderMap) -> Result<Entered, Refused> {
-        let shown = cookie(headers, self.web.site.address().port()).unwrap_or_default();
+        let shown = cookie(headers, access::port(headers, &self.web.site)).unwrap_or_default();
         let entered = self.web.sessions().enter(shown, self.web.now())?;
         let mut permit = lock(&self.permit);
         if permit.as_ref().is_none_or(|(id, _)| *id != entered.id) {
@@ -447,8 +446,8 @@ impl Connection {
         // It may have taken the place of another.
         self.web.live.changed();
         let site = &self.web.site;
-        let (name, secure) =
-            (cookie_name(site.address().port()), if site.tls().is_some() { "; Secure" } else { "" });
+        let name = cookie_name(access::port(&head.headers, site));
+        let secure = if site.tls().is_some() { "; Secure" } else { "" };
         let cookie = format!("{name}={}; Path=/; HttpOnly; SameSite=Strict{secure}", *opened);
         let answer = go("/");
         match HeaderValue::try_from(cookie) {

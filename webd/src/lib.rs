@@ -14,7 +14,7 @@
 //! Around it:
 //! * [`server`]: the process.
 //! * [`control`]: the unix socket, at which `i2planctl web` asks for links.
-//! * [`http`]: the TCP listener: paths, forms and what they lead to.
+//! * [`http`]: the listener for browsers: paths, forms and what they lead to.
 //! * [`programs`]: what programs ask for.
 //! * [`live`]: follows the node, and tells pages that something has changed.
 //! * [`site`]: where the pages are: the address, the names that lead there, and TLS.

@@ -1,11 +1,11 @@
 //! The process.
 
-use std::net::SocketAddr;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use i2plan_config::WebAddress;
 use i2plan_ipc::Role;
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::daemon::activation::into_tokio;
@@ -14,10 +14,10 @@ use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::signals::Signals;
 use i2plan_ipc::daemon::tasks::Tasks;
-use i2plan_ipc::server::{ConnectionLimits, serve};
+use i2plan_ipc::server::{ConnectionLimits, accept, serve};
 use i2plan_rpcd::token::Token;
 use tokio::net::TcpListener;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::control::Control;
 use super::http::Web;
@@ -30,33 +30,50 @@ pub struct Options {
     /// `meshd`'s socket.
     pub meshd: PathBuf,
     /// `web.listen`.
-    pub address: SocketAddr,
+    pub address: WebAddress,
     /// `web.tls_certificate` and `web.tls_key`.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// `web.token_file`: the file with the token that programs show.
     pub token: Option<PathBuf>,
 }
 
+/// The listening sockets.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Where links are asked for.
+    pub control: StdUnixListener,
+    /// Where browsers and programs connect, if `web.listen` is a unix socket.
+    pub pages: Option<StdUnixListener>,
+}
+
 /// Serves until a signal ends it.
 ///
 /// # Errors
 /// If it cannot start, or cannot go on.
-pub async fn run(options: Options, listener: StdUnixListener) -> Result<(), End> {
+pub async fn run(options: Options, listeners: Listeners) -> Result<(), End> {
     let mut signals = Signals::new()?;
     let supervisor = Supervisor::of_this_process();
-    descriptors::refuse(&listener);
+    let Listeners { control: listener, pages } = listeners;
+    for listener in [Some(&listener), pages.as_ref()].into_iter().flatten() {
+        descriptors::refuse(listener);
+    }
     let listener = into_tokio(listener)?;
+    let pages = pages.map(into_tokio).transpose()?;
     let Options { meshd, address, tls, token } = options;
     let tls = tls.map(|(certificate, key)| Tls::read(&certificate, &key)).transpose().map_err(End::failed)?;
-    let site = Site::new(address, tls);
     let token = token.as_deref().map(Token::read).transpose();
     let token = token.map_err(|error| End::failed(format!("web.token_file: {error}")))?;
-    let tcp = TcpListener::bind(address)
-        .await
-        .map_err(|error| End::failed(format!("cannot listen on {address} (web.listen): {error}")))?;
-    info!(%address, tls = site.tls().is_some(), "web pages");
+    let tcp = match &address {
+        WebAddress::Unix(_) => None,
+        WebAddress::Tcp(address) => {
+            let listener = TcpListener::bind(address).await;
+            let failed = |error| End::failed(format!("cannot listen on {address} (web.listen): {error}"));
+            Some(listener.map_err(failed)?)
+        }
+    };
+    info!(%address, tls = tls.is_some(), "web pages");
     // It looks users up, in files.
-    let web = Web::new(&meshd, site, token);
+    let web = Web::new(&meshd, Site::new(address, tls), token);
     sandbox::before_serving()?;
     supervisor.ready();
     // The mode and group of the socket file say who may ask for links.
@@ -65,7 +82,21 @@ pub async fn run(options: Options, listener: StdUnixListener) -> Result<(), End>
     let mut tasks = Tasks::default();
     tasks.spawn("control socket", serve(listener, control, access, ConnectionLimits::default()));
     tasks.spawn("live updates", live::follow(Arc::clone(&web)));
-    tasks.spawn("HTTP", http::serve(tcp, web));
+    match (tcp, pages) {
+        (Some(tcp), None) => tasks.spawn("HTTP", http::serve(tcp, web)),
+        (None, Some(pages)) => tasks.spawn("HTTP", http::serve(pages, web)),
+        (None, None) => return Err(End::failed("there is no socket for web.listen")),
+        (Some(tcp), Some(unused)) => {
+            warn!("the socket for pages is not in use: web.listen is another address");
+            tasks.spawn("HTTP", http::serve(tcp, web));
+            // Nobody is to wait there for an answer.
+            tasks.spawn("unused socket", async move {
+                loop {
+                    drop(accept(|| unused.accept()).await);
+                }
+            });
+        }
+    }
     let mut watchdog = Watchdog::of_this_process();
     loop {
         tokio::select! {

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::io::{self, Read as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use data_encoding::HEXUPPER;
+use i2plan_config::WebAddress;
 use i2plan_http::is_loopback;
+use i2plan_ipc::api::webd::FORWARDED_PORT;
 use i2plan_ipc::daemon::trusted::{self, Untrusted, open_secret};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
@@ -25,7 +27,7 @@ const MAX_KEY: u64 = 64 * 1024;
 /// Where the pages are.
 #[derive(Debug)]
 pub struct Site {
-    address: SocketAddr,
+    address: WebAddress,
     tls: Option<Tls>,
 }
 
@@ -148,14 +150,14 @@ fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, Untrusted> {
 impl Site {
     /// At this address.
     #[must_use]
-    pub fn new(address: SocketAddr, tls: Option<Tls>) -> Self {
+    pub fn new(address: WebAddress, tls: Option<Tls>) -> Self {
         Self { address, tls }
     }
 
     /// Where it listens.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &WebAddress {
+        &self.address
     }
 
     /// The certificate, if there is one.
@@ -174,34 +176,60 @@ impl Site {
     /// what other programs serve on other ports.
     #[must_use]
     pub fn is_strict(&self) -> bool {
-        self.tls.is_some() && !self.address.ip().is_loopback()
+        self.tls.is_some() && self.address.is_remote()
     }
 
     /// The URL of the first page, without the slash at its end, as the certificate has it.
     #[must_use]
     pub fn url(&self) -> String {
-        let ip = self.address.ip();
-        let named = self.tls.as_ref().filter(|tls| !tls.is_for(&ip.to_string()));
-        match named.and_then(|tls| tls.name.as_ref()) {
-            Some(name) => format!("{}{name}:{}", self.scheme(), self.address.port()),
-            None => format!("{}{}", self.scheme(), self.address),
+        let (scheme, name) = (self.scheme(), self.tls.as_ref().and_then(|tls| tls.name.as_ref()));
+        match (&self.address, name) {
+            (WebAddress::Tcp(address), Some(name))
+                if self.tls.as_ref().is_some_and(|tls| !tls.is_for(&address.ip().to_string())) =>
+            {
+                format!("{scheme}{name}:{}", address.port())
+            }
+            (WebAddress::Tcp(address), _) => format!("{scheme}{address}"),
+            // Whoever passes connections on to the socket has the usual port for them.
+            (WebAddress::Unix(_), Some(name)) => format!("{scheme}{name}"),
+            (WebAddress::Unix(_), None) => format!("{scheme}localhost:{FORWARDED_PORT}"),
         }
     }
 
+    /// The name and the port in a `Host`.
+    fn parts<'a>(&self, host: &'a str) -> Option<(&'a str, u16)> {
+        match host.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => Some((name, port.parse().ok()?)),
+            _ => Some((host, if self.tls.is_some() { 443 } else { 80 })),
+        }
+    }
+
+    /// The port in a `Host`.
+    #[must_use]
+    pub fn port(&self, host: &str) -> Option<u16> {
+        self.parts(host).map(|(_, port)| port)
+    }
+
+    /// Whether this is the origin of the pages, where a browser asks for them by this `Host`. What passes connections on
+    /// to a unix socket may speak TLS with the browser.
+    #[must_use]
+    pub fn is_own_origin(&self, origin: &str, host: &str) -> bool {
+        let by = |scheme: &str| origin.strip_prefix(scheme) == Some(host);
+        by(self.scheme()) || self.address.socket().is_some() && by("https://")
+    }
+
     /// Whether a `Host` names this listener: by its address, by a name of the certificate, or, where it listens on
-    /// loopback, by a name that only this machine has. A web page whose own name leads here says that name.
+    /// loopback or at a unix socket, by a name that only the browser's own machine has; at a unix socket with any port. A
+    /// web page whose own name leads here says that name.
     #[must_use]
     pub fn is_here(&self, host: &str) -> bool {
-        let usual = if self.tls.is_some() { 443 } else { 80 };
-        let (name, port) = match host.rsplit_once(':') {
-            Some((name, port)) if !port.ends_with(']') => (name, port.parse().ok()),
-            _ => (host, Some(usual)),
+        let Some((name, port)) = self.parts(host) else { return false };
+        let own = match self.address {
+            WebAddress::Tcp(address) if address.port() != port => return false,
+            WebAddress::Tcp(address) => Some(address.ip()),
+            WebAddress::Unix(_) => None,
         };
-        if port != Some(self.address.port()) {
-            return false;
-        }
-        let own = self.address.ip();
-        if (own.is_loopback() || own.is_unspecified()) && is_loopback(name) {
+        if own.is_none_or(|own| own.is_loopback() || own.is_unspecified()) && is_loopback(name) {
             return true;
         }
         let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
@@ -209,7 +237,7 @@ impl Site {
             Some(bare) => bare.parse().ok().filter(IpAddr::is_ipv6),
             None => name.parse().ok().filter(IpAddr::is_ipv4),
         };
-        let is_own = address.is_some_and(|address| address == own);
+        let is_own = address.is_some() && address == own;
         let named = if bare.is_some() { address.and(bare) } else { Some(name) };
         is_own || named.is_some_and(|name| self.tls.as_ref().is_some_and(|tls| tls.is_for(name)))
     }
@@ -302,6 +330,16 @@ pub(crate) mod tests {
                 &["fd00::1", "[fd00::2]", "[::1]", "", "[]", ":443", "[fd00::1"],
             ),
             (site("0.0.0.0:443", Some(tls())), &["localhost", "node.example"], &["0.0.0.1", "198.51.100.1"]),
+            (
+                site("unix:/s", None),
+                &["localhost:8080", "127.0.0.1:1", "localhost", "[::1]:9"],
+                &["evil.example:8080", "node.example", "192.0.2.7", "localhost:", "localhost:x", "", ":80"],
+            ),
+            (
+                site("unix:/s", Some(tls())),
+                &["localhost", "node.example", "node.example:8443", "192.0.2.7"],
+                &["evil.example", "192.0.2.9", "example"],
+            ),
         ] {
             for host in here {
                 assert!(site.is_here(host), "{site:?}: {host}");
@@ -320,6 +358,8 @@ pub(crate) mod tests {
             (site("127.0.0.1:8443", tls()), "https://node.example:8443", false),
             (site("0.0.0.0:443", tls()), "https://node.example:443", true),
             (site("192.0.2.7:443", tls()), "https://192.0.2.7:443", true),
+            (site("unix:/s", None), "http://localhost:8080", false),
+            (site("unix:/s", tls()), "https://node.example", false),
         ] {
             assert_eq!((site.url().as_str(), site.is_strict()), (url, is_strict));
         }

@@ -33,6 +33,9 @@ requests! {
     }
 }
 
+/// The port in links to pages at a unix socket: that of the browser's host which `ssh -L` forwards there.
+pub const FORWARDED_PORT: u16 = 8080;
+
 /// A reply of `webd`. To which requests stands with these.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Reply {
@@ -56,6 +59,8 @@ pub struct Link {
     /// The SHA-256 of the certificate that the browser will be shown, in pairs of hexadecimal digits, if no authority has
     /// signed it.
     pub fingerprint: Option<String>,
+    /// The path of the unix socket where the pages are, if they are at none of this host's addresses.
+    pub socket: Option<String>,
 }
 
 /// A session of a browser.

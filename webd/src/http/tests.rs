@@ -1,6 +1,7 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
+use i2plan_config::WebAddress;
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::meshd::{
     Ban, Cursor, Event, EventKind, Events, Invite as Made, MeshdApi, Peer, PeerTraffic, Reply,
@@ -9,7 +10,7 @@ use i2plan_ipc::api::meshd::{
 use i2plan_ipc::fixtures;
 use i2plan_ipc::server::{Answer as Answered, ConnectionLimits, Service as Daemon, serve as serve_unix};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::time::sleep;
 
 use super::*;
@@ -111,6 +112,7 @@ fn events(events: Vec<Event>) -> Reply {
 struct Setup {
     web: Arc<Web>,
     meshd: Arc<Meshd>,
+    address: SocketAddr,
     _dir: tempfile::TempDir,
 }
 
@@ -131,10 +133,11 @@ impl Setup {
         let listener = UnixListener::bind(&path).unwrap();
         tokio::spawn(serve_unix(listener, Arc::clone(&meshd), access, ConnectionLimits::default()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let web = Web::new(&path, Site::new(listener.local_addr().unwrap(), tls), token);
+        let address = listener.local_addr().unwrap();
+        let web = Web::new(&path, Site::new(WebAddress::Tcp(address), tls), token);
         tokio::spawn(serve(listener, Arc::clone(&web)));
         tokio::spawn(crate::live::follow(Arc::clone(&web)));
-        Self { web, meshd, _dir: dir }
+        Self { web, meshd, address, _dir: dir }
     }
 
     fn link(&self, control: bool) -> String {
@@ -144,8 +147,7 @@ impl Setup {
 
     /// A browser that has opened a link.
     async fn browser(&self, control: bool) -> Browser {
-        let mut browser =
-            Browser { address: self.web.site().address(), cookie: String::new(), csrf: String::new() };
+        let mut browser = Browser { address: self.address, cookie: String::new(), csrf: String::new() };
         let opened = browser.get(&self.link(control)).await;
         assert_eq!((opened.status, opened.header("location")), (303, Some("/")));
         let cookie = opened.header("set-cookie").unwrap();
@@ -300,17 +302,13 @@ async fn the_camera_is_for_one_page_and_the_decoder_reaches_nothing() {
 #[tokio::test]
 async fn without_a_session_nothing_is_told_of_the_node() {
     let setup = Setup::new().await;
-    let stranger =
-        Browser { address: setup.web.site().address(), cookie: String::new(), csrf: String::new() };
+    let stranger = Browser { address: setup.address, cookie: String::new(), csrf: String::new() };
     for path in PAGES.into_iter().chain(["/live", "/nothing"]) {
         let page = stranger.get(path).await;
         assert_eq!(page.status, 401, "{path}");
         assert!(!page.body.contains("alpha"), "{path}: {}", page.body);
     }
-    let guess = Browser {
-        cookie: format!("i2plan-{}={}", setup.web.site().address().port(), "A".repeat(43)),
-        ..stranger
-    };
+    let guess = Browser { cookie: format!("i2plan-{}={}", setup.address.port(), "A".repeat(43)), ..stranger };
     assert_eq!(guess.get("/").await.status, 401);
     assert_eq!(guess.post("/settings", "key=a&value=b").await.status, 401);
     for path in ["/healthz", "/readyz", "/style.css", "/app.js", "/icon.svg"] {
@@ -323,9 +321,9 @@ async fn without_a_session_nothing_is_told_of_the_node() {
 async fn dns_rebinding_and_forged_forms_change_nothing() {
     let setup = Setup::new().await;
     let browser = setup.browser(true).await;
-    let port = setup.web.site().address().port();
+    let port = setup.address.port();
     assert_eq!(browser.get_as("/", &format!("evil.example:{port}")).await.status, 403);
-    let own = format!("Origin: http://{}\r\n", setup.web.site().address());
+    let own = format!("Origin: http://{}\r\n", setup.address);
     let with_token = format!("csrf={}&key=node.name&value=x", browser.csrf);
     for (form, headers) in [
         (with_token.as_str(), ""),
@@ -443,8 +441,7 @@ async fn the_page_of_a_member_draws_its_round_trips() {
 async fn a_link_is_good_once() {
     let setup = Setup::new().await;
     let link = setup.link(true);
-    let stranger =
-        Browser { address: setup.web.site().address(), cookie: String::new(), csrf: String::new() };
+    let stranger = Browser { address: setup.address, cookie: String::new(), csrf: String::new() };
     assert_eq!(stranger.get(&link).await.status, 303);
     let again = stranger.get(&link).await;
     assert_eq!((again.status, again.header("set-cookie")), (403, None));
@@ -627,7 +624,7 @@ async fn programs_show_the_token() {
     std::fs::write(&path, &text).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     let setup = Setup::with_token(Some(Token::read(&path).unwrap())).await;
-    let program = Browser { address: setup.web.site().address(), cookie: String::new(), csrf: String::new() };
+    let program = Browser { address: setup.address, cookie: String::new(), csrf: String::new() };
     let right = format!("Content-Type: application/json\r\nAuthorization: Bearer {text}\r\n");
     let answer = program.rpc(&call("invite.create"), &right).await;
     assert!(answer.status == 200 && answer.body.contains(CODE), "{}", answer.body);
@@ -725,7 +722,7 @@ async fn over_tls(address: SocketAddr, files: &Files, request: &str) -> std::io:
 async fn with_tls_links_and_cookies_are_for_tls_alone() {
     let files = Files::new();
     let setup = Setup::with(None, Some(files.read().unwrap())).await;
-    let address = setup.web.site().address();
+    let address = setup.address;
     let port = address.port();
     let get = |path: &str, headers: &str| {
         format!("GET {path} HTTP/1.1\r\nHost: node.example:{port}\r\nConnection: close\r\n{headers}\r\n")
@@ -762,7 +759,7 @@ async fn with_tls_links_and_cookies_are_for_tls_alone() {
 async fn a_handshake_that_does_not_end_is_not_waited_for() {
     let files = Files::new();
     let setup = Setup::with(None, Some(files.read().unwrap())).await;
-    let mut stream = TcpStream::connect(setup.web.site().address()).await.unwrap();
+    let mut stream = TcpStream::connect(setup.address).await.unwrap();
     // The beginning of a ClientHello.
     stream.write_all(&[22, 3, 1, 2, 0]).await.unwrap();
     let mut answer = Vec::new();
