@@ -291,8 +291,19 @@ async fn forgeries_change_nothing(browser: &Browser, one: &Node) -> Result<(), F
     let sessions = one.ctl(&["--json", "web", "sessions"], "").await?.stdout;
     let sessions: Value = serde_json::from_str(&sessions).unwrap();
     assert_eq!(sessions["sessions"].as_array().unwrap().len(), 1, "{sessions}");
-    browser.go(&url(ONE, "/")).await?;
-    browser.until_shown("Dashboard").await
+    // A page of another port does not get at the session by a link either; a person goes on from there.
+    browser.go(&url(ELSEWHERE, "/")).await?;
+    browser.run(&format!("location.href = {}", json!(url(ONE, "/peers"))), json!([])).await?;
+    browser.until_shown("The request comes from another site.").await?;
+    browser.click("main a").await?;
+    browser.until_shown("Dashboard").await?;
+    // One that opens a session works from anywhere.
+    browser.go(&url(ELSEWHERE, "/")).await?;
+    let good = link(one, &["web", "--control"]).await?;
+    browser.run(&format!("location.href = {}", json!(good)), json!([])).await?;
+    browser.until_shown("Dashboard").await?;
+    assert_eq!(browser.path().await?, "/", "the token is not in the address that stays");
+    Ok(())
 }
 
 /// Tab leads to every link of the navigation, visibly, and Enter follows it.

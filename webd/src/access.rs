@@ -3,7 +3,7 @@
 //! Everybody on this host can connect, and so can web pages in its browsers. A page whose own name leads here (DNS
 //! rebinding) says that name in `Host`. A page of another origin that sends a form says its own in `Origin`; browsers
 //! send that with every POST. The cookie is `SameSite=Strict`, but ports are of one site: a page of another port of
-//! this host is held off by `Origin` and by the token of the session's forms alone.
+//! this host is held off by `Origin` and by the token of the session's forms, and with a GET by `Sec-Fetch-Site`.
 
 use hyper::header::{COOKIE, HOST, HeaderMap, HeaderName, ORIGIN};
 use hyper::{Method, Uri};
@@ -14,6 +14,9 @@ use super::site::Site;
 
 /// What browsers say of where a request comes from.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Why such a request is not looked at.
+pub const FOREIGN: &str = "The request comes from another site.";
 
 /// Checks whether a request is for this listener, as far as the head says; returns its `Host`.
 ///
@@ -39,9 +42,16 @@ pub fn check(method: &Method, uri: &Uri, headers: &HeaderMap, site: &Site) -> Re
         return Err("The request comes from another page.");
     }
     if headers.get_all(SEC_FETCH_SITE).iter().any(|site| site != "same-origin") {
-        return Err("The request comes from another site.");
+        return Err(FOREIGN);
     }
     Ok(())
+}
+
+/// Whether a browser says that another site, or another port, has it send the request. What has not come from a page,
+/// such as an address that was typed, comes from nowhere else.
+#[must_use]
+pub fn is_foreign(headers: &HeaderMap) -> bool {
+    headers.get_all(SEC_FETCH_SITE).iter().any(|site| site != "same-origin" && site != "none")
 }
 
 /// The port by which the browser asks.

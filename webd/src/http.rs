@@ -331,6 +331,9 @@ impl Connection {
         let denied = |what: &str| Refusal::denied(StatusCode::FORBIDDEN, what);
         if !headers.contains_key(AUTHORIZATION) {
             access::check(&head.method, &head.uri, headers, site).map_err(denied)?;
+            if access::is_foreign(headers) {
+                return Err(denied(access::FOREIGN));
+            }
             let session = self.enter_session(headers)?;
             let csrf = one(headers, CSRF_TOKEN).and_then(|csrf| csrf.to_str().ok());
             if head.method != Method::GET && !is_own_form(&session.csrf, csrf) {
@@ -378,6 +381,15 @@ impl Connection {
         };
         if let Some(answer) = open {
             return Err(Box::new(answer));
+        }
+        // Before the session: what other pages ask for is not to count as what it asks for.
+        if access::is_foreign(&head.headers) {
+            return Err(Box::new(closing(say(
+                StatusCode::FORBIDDEN,
+                "Not from there",
+                access::FOREIGN,
+                None,
+            ))));
         }
         let entered = self.enter_session(&head.headers).map_err(|refused| {
             Box::new(match refused {
@@ -449,7 +461,9 @@ impl Connection {
         let name = cookie_name(access::port(&head.headers, site));
         let secure = if site.tls().is_some() { "; Secure" } else { "" };
         let cookie = format!("{name}={}; Path=/; HttpOnly; SameSite=Strict{secure}", *opened);
-        let answer = go("/");
+        // After a redirect the browser would still say that the other page leads there, and send no cookie.
+        let answer =
+            if access::is_foreign(&head.headers) { html(StatusCode::OK, &pages::opened()) } else { go("/") };
         match HeaderValue::try_from(cookie) {
             Ok(mut cookie) => {
                 cookie.set_sensitive(true);

@@ -450,6 +450,55 @@ async fn a_link_is_good_once() {
 }
 
 #[tokio::test]
+async fn what_other_pages_ask_for_reaches_no_session_and_costs_it_nothing() {
+    let setup = Setup::new().await;
+    let browser = setup.browser(true).await;
+    let (host, cookie) = (browser.address, &browser.cookie);
+    let from = |site: &str, path: &str| {
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\nConnection: close\r\n\
+             Sec-Fetch-Site: {site}\r\n\r\n"
+        )
+    };
+    for site in ["cross-site", "same-site"] {
+        for path in ["/", "/peers", "/live", "/metrics", "/rpc", "/nothing"] {
+            // More often than a session may ask at all.
+            for _ in 0..20 {
+                let refused = browser.raw(&from(site, path)).await;
+                assert_eq!(refused.status, 403, "{site} {path}");
+                assert!(!refused.body.contains("alpha"), "{}", refused.body);
+            }
+        }
+        for path in ["/healthz", "/style.css"] {
+            let open = browser.raw(&from(site, path)).await;
+            assert_eq!(open.status, 200, "{path}");
+        }
+    }
+    for site in ["none", "same-origin"] {
+        let page = browser.raw(&from(site, "/peers")).await;
+        assert_eq!(page.status, 200, "{site}");
+    }
+}
+
+#[tokio::test]
+async fn a_link_on_another_page_opens_a_session() {
+    let setup = Setup::new().await;
+    let mut stranger = Browser { address: setup.address, cookie: String::new(), csrf: String::new() };
+    let request = |path: &str| {
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nSec-Fetch-Site: same-site\r\n\
+             Sec-Fetch-Mode: navigate\r\n\r\n",
+            setup.address
+        )
+    };
+    let opened = stranger.raw(&request(&setup.link(false))).await;
+    assert_eq!((opened.status, opened.header("location")), (200, None));
+    assert!(opened.body.contains("http-equiv=\"refresh\" content=\"0;url=/\""), "{}", opened.body);
+    stranger.cookie = opened.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    assert_eq!(stranger.get("/").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_flood_of_one_session_leaves_others_alone() {
     let setup = Setup::new().await;
     let (flood, other) = (setup.browser(true).await, setup.browser(true).await);
