@@ -149,7 +149,7 @@ pub fn run(intrusion: &Intrusion) -> Result<(), Failure> {
         Seat::TundStarting => tund::before_the_interface(),
         Seat::Tund => tund::before_the_interface().and_then(|()| tund::before_packets()),
         Seat::Rpcd => rpcd::before_serving(),
-        Seat::Webd => webd::before_serving(),
+        Seat::Webd => webd::before_serving(&[]),
         Seat::NamedStarting => named::before_the_address(),
         Seat::Named => named::before_the_address().and_then(|()| named::before_serving()),
         Seat::RouterdFetching => routerd::before_fetching(),

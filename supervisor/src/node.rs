@@ -255,7 +255,7 @@ pub(crate) fn daemons(
                 _ => Duration::ZERO,
             },
             launcher: node.programs.launcher.clone(),
-            hangup: (name == "meshd").then(|| hangup.subscribe()),
+            hangup: matches!(name, "meshd" | "webd").then(|| hangup.subscribe()),
         })
     };
     let mut daemons = Vec::new();

@@ -217,9 +217,13 @@ pub async fn serve(listener: impl Listener, web: Arc<Web>) {
         permit: Mutex::default(),
         program: Mutex::default(),
     };
-    match web.site.tls().map(|tls| tls.acceptor().clone()) {
+    match web.site.tls() {
         None => i2plan_http::serve(listener, open).await,
-        Some(acceptor) => i2plan_http::serve_over(listener, |stream| acceptor.accept(stream), open).await,
+        Some(first) => {
+            // A connection is made with the certificate of its time.
+            let accept = |stream| web.site.tls().as_ref().unwrap_or(&first).acceptor().accept(stream);
+            i2plan_http::serve_over(listener, accept, open).await;
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A process of its own, and an ordinary client of `meshd`: what parses HTTP from browsers and from everybody on this
 //! host has none of `meshd`'s rights but those of the control group, and none of `rpcd`'s, which may give orders. It
-//! holds no key of the node, writes nothing down and reads no file while it serves.
+//! holds no key of the node, writes nothing down and reads no file while it serves but a renewed certificate with its
+//! key, on SIGHUP.
 //!
 //! Without I/O:
 //! * [`sessions`]: one-time links, the sessions that they open, and what a session may do how often.

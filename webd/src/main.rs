@@ -29,6 +29,8 @@ Options:
   -h, --help
   -V, --version
 
+SIGHUP: reads the files of web.tls_certificate and web.tls_key again.
+
 Environment: the configuration's variables, and I2PLAN_LOG (error, warn, info, debug, or target=level,...).
 
 Exit status: 2 if the command line or the configuration is wrong, 3 if web.enabled is false, 1 for other failures.

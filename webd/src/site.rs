@@ -4,7 +4,8 @@ use std::fmt;
 use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use data_encoding::HEXUPPER;
 use i2plan_config::WebAddress;
@@ -14,11 +15,11 @@ use i2plan_ipc::daemon::trusted::{self, Untrusted, open_secret};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{Error as PemError, PemObject as _};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tokio_rustls::TlsAcceptor;
-use webpki::EndEntityCert;
+use webpki::{EndEntityCert, KeyUsage};
 use zeroize::Zeroizing;
 
 /// Most bytes of a file with a key.
@@ -28,7 +29,7 @@ const MAX_KEY: u64 = 64 * 1024;
 #[derive(Debug)]
 pub struct Site {
     address: WebAddress,
-    tls: Option<Tls>,
+    tls: Option<Mutex<Arc<Tls>>>,
 }
 
 /// A certificate, with its key inside.
@@ -37,6 +38,7 @@ pub struct Tls {
     certificate: CertificateDer<'static>,
     self_signed: bool,
     name: Option<String>,
+    expires: Option<u64>,
 }
 
 impl fmt::Debug for Tls {
@@ -109,7 +111,14 @@ impl Tls {
         let mut config = config.map_err(|error| no_key(error.to_string()))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        Ok(Self { acceptor, certificate: first, self_signed, name })
+        let expires = expiry(&first);
+        Ok(Self { acceptor, certificate: first, self_signed, name, expires })
+    }
+
+    /// When the certificate expires, in seconds since 1970.
+    #[must_use]
+    pub fn expires(&self) -> Option<u64> {
+        self.expires
     }
 
     /// What makes a connection one over TLS.
@@ -134,6 +143,16 @@ impl Tls {
     }
 }
 
+/// When a certificate expires. The library tells that only of one that it does not accept any more.
+fn expiry(certificate: &CertificateDer<'_>) -> Option<u64> {
+    let end_of_time = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX));
+    let known = EndEntityCert::try_from(certificate).ok()?;
+    match known.verify_for_usage(&[], &[], &[], end_of_time, KeyUsage::server_auth(), None, None) {
+        Err(webpki::Error::CertExpired { not_after, .. }) => Some(not_after.as_secs()),
+        _ => None,
+    }
+}
+
 /// A file with a key, in one piece: a growing buffer would leave copies behind.
 fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, Untrusted> {
     let failed = |source| Untrusted::Io { path: path.to_owned(), source };
@@ -151,7 +170,7 @@ impl Site {
     /// At this address.
     #[must_use]
     pub fn new(address: WebAddress, tls: Option<Tls>) -> Self {
-        Self { address, tls }
+        Self { address, tls: tls.map(|tls| Mutex::new(Arc::new(tls))) }
     }
 
     /// Where it listens.
@@ -162,8 +181,16 @@ impl Site {
 
     /// The certificate, if there is one.
     #[must_use]
-    pub fn tls(&self) -> Option<&Tls> {
-        self.tls.as_ref()
+    pub fn tls(&self) -> Option<Arc<Tls>> {
+        let tls = self.tls.as_ref()?.lock();
+        Some(Arc::clone(&tls.unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Has new connections be made with another certificate. Without any it stays so.
+    pub fn renew(&self, renewed: Tls) {
+        if let Some(tls) = &self.tls {
+            *tls.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(renewed);
+        }
     }
 
     /// The beginning of its URLs.
@@ -182,10 +209,10 @@ impl Site {
     /// The URL of the first page, without the slash at its end, as the certificate has it.
     #[must_use]
     pub fn url(&self) -> String {
-        let (scheme, name) = (self.scheme(), self.tls.as_ref().and_then(|tls| tls.name.as_ref()));
-        match (&self.address, name) {
+        let (scheme, tls) = (self.scheme(), self.tls());
+        match (&self.address, tls.as_ref().and_then(|tls| tls.name.as_ref())) {
             (WebAddress::Tcp(address), Some(name))
-                if self.tls.as_ref().is_some_and(|tls| !tls.is_for(&address.ip().to_string())) =>
+                if tls.as_ref().is_some_and(|tls| !tls.is_for(&address.ip().to_string())) =>
             {
                 format!("{scheme}{name}:{}", address.port())
             }
@@ -239,7 +266,7 @@ impl Site {
         };
         let is_own = address.is_some() && address == own;
         let named = if bare.is_some() { address.and(bare) } else { Some(name) };
-        is_own || named.is_some_and(|name| self.tls.as_ref().is_some_and(|tls| tls.is_for(name)))
+        is_own || named.is_some_and(|name| self.tls().is_some_and(|tls| tls.is_for(name)))
     }
 }
 
@@ -365,6 +392,23 @@ pub(crate) mod tests {
         }
         let fingerprint = tls().unwrap().fingerprint().unwrap();
         assert_eq!((fingerprint.len(), fingerprint.matches(':').count()), (95, 31), "{fingerprint}");
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_known() {
+        let mut params = rcgen::CertificateParams::new(["node.example".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        // One of `openssl req -x509` is of an authority, too.
+        for ca in [rcgen::IsCa::NoCa, rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained)] {
+            params.is_ca = ca;
+            for (year, expected) in [(2021, 1_609_459_200), (2100, 4_102_444_800)] {
+                params.not_after = rcgen::date_time_ymd(year, 1, 1);
+                let key = rcgen::KeyPair::generate().unwrap();
+                let certificate = params.self_signed(&key).unwrap();
+                assert_eq!(expiry(certificate.der()), Some(expected));
+            }
+        }
+        assert_eq!(expiry(&CertificateDer::from(vec![1, 2, 3])), None);
     }
 
     #[test]

@@ -117,6 +117,7 @@ pub fn seeds() -> Seeds {
     }
     for (name, body) in [
         ("sessions", webd::Request::Sessions),
+        ("certificate-expiry", webd::Request::CertificateExpiry),
         ("create-link", webd::Request::CreateLink { control: true }),
         ("end-sessions", webd::Request::EndSessions { id: Some("1".to_owned()) }),
     ] {
@@ -129,6 +130,7 @@ pub fn seeds() -> Seeds {
         ("sessions", webd::Reply::Sessions(vec![session])),
         ("link", webd::Reply::Link(link)),
         ("ended", webd::Reply::Ended(1)),
+        ("certificate-expiry", webd::Reply::CertificateExpiry(Some(u64::MAX))),
     ] {
         put(10, &format!("webd-reply-{name}"), encode_body(&Reply { id: 4, result: Ok(body) }));
     }
