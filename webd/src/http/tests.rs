@@ -641,6 +641,23 @@ async fn json_rpc_takes_a_session_and_the_token_of_its_forms() {
     assert_eq!(setup.changes().len(), 2, "{:?}", setup.changes());
 }
 
+#[tokio::test]
+async fn the_calls_of_a_session_leave_those_of_others_alone() {
+    let setup = Setup::new().await;
+    let (web, now) = (&setup.web, setup.web.now());
+    let open = || {
+        let link = web.sessions().create_link(false, random().unwrap(), now);
+        let cookie = web.sessions().redeem(&link, &random().unwrap(), now).unwrap();
+        web.sessions().enter(&cookie, now).unwrap()
+    };
+    let (one, other) = (open(), open());
+    let mut held = Vec::new();
+    while let Ok(caller) = web.programs.admit(Some(&one)) {
+        held.push(caller);
+    }
+    assert!(held.len() > 1 && web.programs.admit(Some(&other)).is_ok());
+}
+
 /// Waits for events for so many milliseconds, and then makes an invite.
 fn waiting_batch(wait: u32) -> String {
     let after = r#"{"run":1,"number":1}"#;
