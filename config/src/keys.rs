@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -361,16 +361,13 @@ keys! {
         live: false,
         parse: choice,
     }
-    /// Where: an IP address and a port. One that other hosts can reach needs the three keys that follow.
-    "web.listen", "I2PLAN_WEB_LISTEN" => web_listen: SocketAddr {
-        default: |_| Ok(SocketAddr::from(([127, 0, 0, 1], 8080))),
+    /// Where: an IP address and a port, or unix: and the absolute path of a unix socket, for services that of
+    /// i2plan-webd-http.socket. An address that other hosts can reach needs the three keys that follow.
+    "web.listen", "I2PLAN_WEB_LISTEN" => web_listen: WebAddress {
+        default: |_| Ok(WebAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080)))),
         example: "\"127.0.0.1:8080\"",
         live: false,
-        parse: |text| {
-            text.parse().map_err(|_| {
-                "an IP address with a port, like 127.0.0.1:8080, is expected; web.enabled switches it off".to_owned()
-            })
-        },
+        parse: str::parse,
     }
     /// Whether other hosts may reach the web pages: then web.listen may be any address, with TLS.
     "web.allow_remote", "I2PLAN_WEB_ALLOW_REMOTE" => web_allow_remote: bool {
@@ -511,6 +508,57 @@ impl fmt::Display for AcceptedSubnets {
     }
 }
 
+/// Where web pages are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WebAddress {
+    /// At an IP address.
+    Tcp(SocketAddr),
+    /// At a unix socket, an absolute path.
+    Unix(PathBuf),
+}
+
+impl WebAddress {
+    /// What the path of a unix socket follows.
+    const UNIX: &str = "unix:";
+
+    /// The path of the unix socket, if it is one.
+    #[must_use]
+    pub fn socket(&self) -> Option<&Path> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(path) => Some(path),
+        }
+    }
+
+    /// Whether other hosts can reach it without a program of this host in between.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        matches!(self, Self::Tcp(address) if !address.ip().is_loopback())
+    }
+}
+
+impl FromStr for WebAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let socket = text.strip_prefix(Self::UNIX).and_then(|path| directory(path).ok());
+        socket.map(Self::Unix).or_else(|| text.parse().ok().map(Self::Tcp)).ok_or_else(|| {
+            "an IP address with a port, like 127.0.0.1:8080, or unix: and an absolute path is expected; web.enabled \
+             switches it off"
+                .to_owned()
+        })
+    }
+}
+
+impl fmt::Display for WebAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "{}{}", Self::UNIX, path.display()),
+        }
+    }
+}
+
 /// A value as it would stand in the environment; none for one that is not set.
 trait Show {
     const KIND: Kind;
@@ -536,6 +584,7 @@ show! {
     String => Text |text| text.clone();
     PathBuf => Text |path| path.to_string_lossy().into_owned();
     SocketAddr => Text |address| address.to_string();
+    WebAddress => Text |address| address.to_string();
     BridgeAddress => Text |address| address.to_string();
     Ipv4Subnet => Text |subnet| subnet.to_string();
     AcceptedSubnets => List |subnets| subnets.to_string();

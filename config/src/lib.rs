@@ -25,7 +25,7 @@ pub mod live;
 pub mod save;
 pub mod static_interface;
 
-pub use keys::{Config, KEYS, Key, Kind, parse_duration};
+pub use keys::{Config, KEYS, Key, Kind, WebAddress, parse_duration};
 
 /// A user's own, in the home directory, which comes before [`paths::CONFIG_FILE`].
 pub const USER_PATH: &str = ".i2plan/config.toml";
@@ -261,7 +261,7 @@ impl Config {
         let mut config = Self::build(&given, location)?;
         let is_guarded =
             config.web_allow_remote && config.web_tls_certificate.is_some() && config.web_tls_key.is_some();
-        if !config.web_listen.ip().is_loopback()
+        if config.web_listen.is_remote()
             && !is_guarded
             && let Some(listen) = given.iter().find(|given| given.key == "web.listen")
         {
@@ -601,6 +601,8 @@ mod tests {
             "metrics.listen = \"192.0.2.1:7651\"",
             "web.listen = \"0.0.0.0:8080\"",
             "web.listen = \"none\"",
+            "web.listen = \"unix:\"",
+            "web.listen = \"unix:web-http.sock\"",
             "i2p.tunnel_length = 0x8",
             "i2p.sam_udp_port = 0",
             "i2p.sam_udp_port = \"127.0.0.1:7655\"",
@@ -633,6 +635,9 @@ mod tests {
             assert!(with(listen, &["allow_remote = false", keys[1], keys[2]]).is_err());
         }
         assert!(with("127.0.0.1:8443", &keys[1..]).is_ok(), "TLS on loopback");
+        let socket = with("unix:/run/i2plan/web-http.sock", &[]).unwrap().web_listen;
+        assert_eq!(socket.socket(), Some(Path::new("/run/i2plan/web-http.sock")));
+        assert_eq!(socket.to_string(), "unix:/run/i2plan/web-http.sock");
     }
 
     #[test]

@@ -383,6 +383,11 @@ fn the_web_interface_gets_in_at_meshd_and_keyd_refuses_its_orders() {
         install_script(&dir, "webd", WAIT);
         let mut up = up_without_group(&dir, "run");
         up.env("I2PLAN_WEB_ENABLED", "true").args(["--web-user", "54328", "--group", group]);
+        // At a unix socket, in the place of one that another run has left.
+        let pages = dir.path().join("run/web-http.sock");
+        std::fs::create_dir_all(pages.parent().unwrap()).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(&pages).unwrap());
+        up.env("I2PLAN_WEB_LISTEN", format!("unix:{}", pages.display()));
         let node = Node::run(dir, up);
         let reports = [(); 5].map(|()| node.line("report "));
         let report = |start| reports.iter().find(|report| report.starts_with(start)).unwrap();
@@ -394,7 +399,9 @@ fn the_web_interface_gets_in_at_meshd_and_keyd_refuses_its_orders() {
             webd.contains(&format!("args=[--meshd-socket {}/meshd.sock]", node.run_dir().display())),
             "{webd}"
         );
-        for (path, expected) in [("run/meshd.sock", control), ("run/web.sock", own)] {
+        for (path, expected) in
+            [("run/meshd.sock", control), ("run/web.sock", own), ("run/web-http.sock", own)]
+        {
             let found = node.dir.path().join(path).metadata().unwrap();
             assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), expected, "{path}");
         }

@@ -1,5 +1,5 @@
-//! What the HTTP listeners of i2plan's daemons have in common: HTTP/1.1 on TCP, for connections of which anybody on
-//! this host can open as many as the system lets them; and the same on other connections ([`answer`]).
+//! What the HTTP listeners of i2plan's daemons have in common: HTTP/1.1 on TCP and on unix sockets, for connections
+//! of which anybody on this host can open as many as the system lets them; and the same on other connections ([`answer`]).
 //!
 //! Each connection has deadlines for what it sends and for what it reads. Connections that have not shown that they may
 //! be here are [`Unauthenticated`], of which there are [`MAX_UNAUTHENTICATED`] at most. Who is served for how much
@@ -24,7 +24,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use i2plan_ipc::server::accept;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{Sleep, sleep, timeout};
 use tracing::debug;
@@ -53,24 +53,50 @@ pub trait Service: Send + Sync + 'static {
     fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
+/// Where connections come in.
+pub trait Listener: Send + Sync {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Accepts the next connection.
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<TcpStream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<UnixStream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
+
 /// Serves for as long as the process lives; `open` makes the service of a connection.
-pub async fn serve<S: Service>(listener: TcpListener, open: impl Fn(Unauthenticated) -> S) {
+pub async fn serve<S: Service>(listener: impl Listener, open: impl Fn(Unauthenticated) -> S) {
     serve_over(listener, |stream| ready(Ok(stream)), open).await;
 }
 
 /// As [`serve`], where HTTP goes over what `secure` makes of a connection, within [`REQUEST_DEADLINE`].
-pub async fn serve_over<S, T, F>(
-    listener: TcpListener,
-    secure: impl Fn(WriteTimeout<TcpStream>) -> F,
+pub async fn serve_over<S, L, T, F>(
+    listener: L,
+    secure: impl Fn(WriteTimeout<L::Stream>) -> F,
     open: impl Fn(Unauthenticated) -> S,
 ) where
     S: Service,
+    L: Listener,
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = io::Result<T>> + Send + 'static,
 {
     let waiting = Arc::new(Mutex::default());
     for number in 0.. {
-        let stream = accept(|| listener.accept()).await;
+        let stream = accept(|| async { listener.next().await.map(|stream| (stream, ())) }).await;
         let service = open(Unauthenticated { number, waiting: Arc::clone(&waiting) });
         let place = Unauthenticated { number, waiting: Arc::clone(&waiting) };
         let task = tokio::spawn(converse(secure(WriteTimeout::new(stream)), service, place));
@@ -135,7 +161,7 @@ async fn converse<T: AsyncRead + AsyncWrite + Unpin>(
     };
     tokio::select! {
         result = serving => if let Err(error) = result {
-            debug!(%error, "dropped a TCP connection");
+            debug!(%error, "dropped an HTTP connection");
         },
         () = async {
             sleep(REQUEST_DEADLINE).await;

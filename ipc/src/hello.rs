@@ -9,7 +9,7 @@ use crate::version::Version;
 
 /// Version of the protocol between i2plan's own processes. They are installed together, so a difference means
 /// that one of them was not restarted after an upgrade; both sides say so and go no further.
-pub const PROTOCOL: u32 = 9;
+pub const PROTOCOL: u32 = 10;
 
 /// Largest frame of a handshake, bytes.
 pub(crate) const MAX_HELLO: usize = 4096;

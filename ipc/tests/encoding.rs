@@ -290,15 +290,23 @@ fn what_a_static_interface_is() {
 fn requests_to_webd_and_its_replies() {
     are_encoded_as(vec![
         (webd::Request::Sessions, r"\xa8Sessions"),
+        (webd::Request::CertificateExpiry, r"\xb1CertificateExpiry"),
         (webd::Request::CreateLink { control: true }, r"\x81\xaaCreateLink\x81\xa7control\xc3"),
         (webd::Request::EndSessions { id: None }, r"\x81\xabEndSessions\x81\xa2id\xc0"),
     ]);
     let url = SecretText::new("u".to_owned());
     are_encoded_as(vec![
         (webd::Reply::Ended(2), r"\x81\xa5Ended\x02"),
+        (webd::Reply::CertificateExpiry(Some(3)), r"\x81\xb1CertificateExpiry\x03"),
         (
-            webd::Reply::Link(webd::Link { url, expires_in: 300, control: false, fingerprint: None }),
-            r"\x81\xa4Link\x84\xa3url\xa1u\xaaexpires_in\xcd\x01,\xa7control\xc2\xabfingerprint\xc0",
+            webd::Reply::Link(webd::Link {
+                url,
+                expires_in: 300,
+                control: false,
+                fingerprint: None,
+                socket: Some("/s".to_owned()),
+            }),
+            r"\x81\xa4Link\x85\xa3url\xa1u\xaaexpires_in\xcd\x01,\xa7control\xc2\xabfingerprint\xc0\xa6socket\xa2/s",
         ),
     ]);
 }

@@ -278,10 +278,9 @@ fn serve_keys(args: Args, mut source: PassphraseSource) -> Result<(), End> {
         ],
         [SAM_PASSWORD, WIREGUARD_KEY],
     );
-    // Orders come from administrators' programs, and without descriptors. Of the daemons, which `keyd` trusts as little, only
-    // the connector passes any, and what others pass is told to be wrong.
+    // Only the connector passes any.
     for (listener, (name, ..)) in listeners.iter().flatten().zip(&accesses) {
-        if *name == "control socket" {
+        if *name != "connector socket" {
             descriptors::refuse(listener);
         }
     }

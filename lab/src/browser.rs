@@ -24,7 +24,7 @@ const CHROMIUM: &str = "/usr/bin/chromium";
 const CHROMEDRIVER: &str = "/usr/bin/chromedriver";
 
 /// The namespace.
-const NAMESPACE: &str = "browser";
+pub const NAMESPACE: &str = "browser";
 
 /// Where chromedriver listens in it.
 const DRIVER: u16 = 9515;
@@ -350,7 +350,8 @@ impl Browser {
     /// # Errors
     /// If it does not get it in time.
     pub async fn until_shown(&self, text: &str) -> Result<(), Failure> {
-        let script = format!("return document.body.innerText.includes({})", json!(text));
+        // Between two pages there is no body.
+        let script = format!("return document.body?.innerText.includes({}) ?? false", json!(text));
         self.until(&format!("the page shows {text:?}"), &script).await
     }
 

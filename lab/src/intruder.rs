@@ -50,6 +50,8 @@ pub enum Seat {
     Rpcd,
     /// `webd` while it serves.
     Webd,
+    /// `webd` with TLS: certificate and key are where the configuration is.
+    WebdTls,
     /// `named` before it listens.
     NamedStarting,
     /// `named` while it serves.
@@ -149,7 +151,8 @@ pub fn run(intrusion: &Intrusion) -> Result<(), Failure> {
         Seat::TundStarting => tund::before_the_interface(),
         Seat::Tund => tund::before_the_interface().and_then(|()| tund::before_packets()),
         Seat::Rpcd => rpcd::before_serving(),
-        Seat::Webd => webd::before_serving(),
+        Seat::Webd => webd::before_serving(&[]),
+        Seat::WebdTls => webd::before_serving(&[&intrusion.config]),
         Seat::NamedStarting => named::before_the_address(),
         Seat::Named => named::before_the_address().and_then(|()| named::before_serving()),
         Seat::RouterdFetching => routerd::before_fetching(),

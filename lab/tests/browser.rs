@@ -4,16 +4,27 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::BASE64;
+use i2plan_ipc::access::{Access, Who};
+use i2plan_ipc::api::meshd::{Cursor, Event, EventKind, Events, MeshdApi, Peer, Reply, Request};
+use i2plan_ipc::server::{Answer, ConnectionLimits, Service, serve};
+use i2plan_ipc::{ApiError, Role, fixtures};
 use lab::Failure;
-use lab::browser::{Browser, Host, key, missing};
+use lab::browser::{Browser, Host, NAMESPACE, key, missing};
 use lab::node::{Lab, Node};
-use lab::sandbox::is_inner;
+use lab::process::{Child, Spawn};
+use lab::sandbox::{DIRECTORY, bin, is_inner};
 use lab::testing::{sandboxed, skip};
+use lab::wait;
 use serde_json::{Value, json};
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
 
@@ -207,7 +218,7 @@ fn film(invite: &Invite) -> Vec<u8> {
 
 /// Has the code read from a picture, and by the camera, and joins by it.
 async fn join(inspector: &mut Inspector, host: &Host, two: &Node, invite: &Invite) -> Result<(), Failure> {
-    let directory = Path::new(lab::sandbox::DIRECTORY);
+    let directory = Path::new(DIRECTORY);
     let [png, film, other_png] = ["invite.png", "invite.y4m", "not.png"].map(|name| directory.join(name));
     std::fs::write(&png, &invite.png)?;
     std::fs::write(&film, self::film(invite))?;
@@ -291,8 +302,19 @@ async fn forgeries_change_nothing(browser: &Browser, one: &Node) -> Result<(), F
     let sessions = one.ctl(&["--json", "web", "sessions"], "").await?.stdout;
     let sessions: Value = serde_json::from_str(&sessions).unwrap();
     assert_eq!(sessions["sessions"].as_array().unwrap().len(), 1, "{sessions}");
-    browser.go(&url(ONE, "/")).await?;
-    browser.until_shown("Dashboard").await
+    // A page of another port does not get at the session by a link either; a person goes on from there.
+    browser.go(&url(ELSEWHERE, "/")).await?;
+    browser.run(&format!("location.href = {}", json!(url(ONE, "/peers"))), json!([])).await?;
+    browser.until_shown("The request comes from another site.").await?;
+    browser.click("main a").await?;
+    browser.until_shown("Dashboard").await?;
+    // One that opens a session works from anywhere.
+    browser.go(&url(ELSEWHERE, "/")).await?;
+    let good = link(one, &["web", "--control"]).await?;
+    browser.run(&format!("location.href = {}", json!(good)), json!([])).await?;
+    browser.until_shown("Dashboard").await?;
+    assert_eq!(browser.path().await?, "/", "the token is not in the address that stays");
+    Ok(())
 }
 
 /// Tab leads to every link of the navigation, visibly, and Enter follows it.
@@ -427,4 +449,159 @@ async fn nothing_was_loaded_from_elsewhere(browser: &Browser) -> Result<(), Fail
     }
     assert!(asked > 100, "only {asked} requests are in the log");
     Ok(())
+}
+
+/// In the place of a `meshd`: that of a node with these many other members, whose counters rise at every turn.
+struct Crowd {
+    members: u32,
+    turn: watch::Sender<u64>,
+}
+
+impl Crowd {
+    fn member(&self, number: u32) -> Peer {
+        let [.., high, low] = number.to_be_bytes();
+        let traffic = u64::from(number) * 1_000_000 + *self.turn.borrow() * 1_000_000_000;
+        Peer {
+            ipv4: [10, 42, high, low].into(),
+            rx_bytes: traffic,
+            tx_bytes: traffic,
+            last_handshake: Some(u64::from(number)),
+            last_heard: Some(u64::from(number)),
+            rtt: Some(40),
+            ..fixtures::peer(&format!("{number:052}"), &format!("n{number}"))
+        }
+    }
+}
+
+impl Service for Crowd {
+    type Api = MeshdApi;
+
+    async fn call(&self, _: Role, request: Request, _: Vec<OwnedFd>) -> Result<Answer<Reply>, ApiError> {
+        Ok(match request {
+            Request::Status => Reply::Status(Box::new(fixtures::status())),
+            Request::Peers => Reply::Peers((1..=self.members).map(|number| self.member(number)).collect()),
+            Request::Events { after, wait, .. } => {
+                let mut turns = self.turn.subscribe();
+                let known = after.filter(|cursor| cursor.run == 1).map(|cursor| cursor.number);
+                if let Some(known) = known {
+                    let waiting = turns.wait_for(|turn| *turn > known);
+                    let _ = timeout(Duration::from_millis(wait), waiting).await;
+                }
+                let number = *turns.borrow();
+                let event = |number| Event { number, at: 0, kind: EventKind::KeyRotated { epoch: 1 } };
+                let events = (known.unwrap_or(number)..number).map(event).collect();
+                let next = Cursor { run: 1, number };
+                Reply::Events(Box::new(Events { events, next, lost: false, traffic: None }))
+            }
+            _ => return Err(ApiError::conflict("not now")),
+        }
+        .into())
+    }
+}
+
+/// A `webd` for such a node, in the browsers' namespace; and a link for its pages.
+async fn pages_of(crowd: Arc<Crowd>, port: u16) -> Result<(Child, String), Failure> {
+    let directory = Path::new(DIRECTORY).join(format!("crowd-{port}"));
+    std::fs::create_dir(&directory)?;
+    let (meshd, web) = (directory.join("meshd.sock"), directory.join("web.sock"));
+    let access = Access::new([(Role::Client, Who::Anyone)]);
+    tokio::spawn(serve(UnixListener::bind(&meshd)?, crowd, access, ConnectionLimits::default()));
+    let arguments = ["--meshd-socket".into(), meshd.clone().into(), "--listen".into(), web.clone().into()];
+    let webd = Spawn::new(&bin().join("i2plan-webd"), arguments)
+        .namespace(Some(NAMESPACE))
+        .log(&directory.join("webd.log"))
+        .variable("I2PLAN_WEB_ENABLED", "true")
+        .variable("I2PLAN_WEB_LISTEN", &format!("127.0.0.1:{port}"))
+        .start()?;
+    wait::until("webd listens", Duration::from_secs(30), async || Ok(web.exists())).await?;
+    let arguments = ["--socket".into(), meshd.into(), "web".into()];
+    let output =
+        Spawn::new(&bin().join("i2planctl"), arguments).namespace(Some(NAMESPACE)).output("").await?;
+    assert!(output.status.success(), "{}", output.stderr);
+    Ok((webd, output.stdout.trim().to_owned()))
+}
+
+/// What a page costs: bytes, elements, and milliseconds until the first byte came.
+const COST: &str = "const page = performance.getEntriesByType('navigation')[0];
+    return [page.decodedBodySize, document.getElementsByTagName('*').length, page.responseStart - page.requestStart]";
+
+/// Begins to note what moves, and which row is the first.
+const WATCH: &str = "window.moved = 0;
+    window.row = document.querySelector('tbody tr');
+    new PerformanceObserver(list => list.getEntries().forEach(entry => window.moved += entry.value))
+        .observe({ type: 'layout-shift', buffered: true })";
+
+/// What an update has cost since: bytes, elements, what moved, and whether the first row is still that element.
+const UPDATED: &str = "const asked = performance.getEntriesByType('resource').filter(entry => entry.initiatorType == 'fetch');
+    return new Promise(done => requestAnimationFrame(() => setTimeout(() => done([asked.at(-1).decodedBodySize,
+        document.getElementsByTagName('*').length, window.moved, window.row == document.querySelector('tbody tr')]), 50)))";
+
+/// Bytes and elements of the list of members, and bytes of an update, at most, however many members there are.
+const MOST_BYTES: u64 = 100_000;
+const MOST_ELEMENTS: u64 = 2500;
+
+async fn cost(browser: &Browser, url: &str) -> Result<(u64, u64, f64), Failure> {
+    browser.go(url).await?;
+    let cost = browser.run(COST, json!([])).await?;
+    Ok((cost[0].as_u64().unwrap(), cost[1].as_u64().unwrap(), cost[2].as_f64().unwrap()))
+}
+
+#[test]
+fn the_list_of_a_thousand_members_stays_small_and_still() {
+    const TEST: &str = "the_list_of_a_thousand_members_stays_small_and_still";
+    if let Some(why) = missing() {
+        return skip(TEST, &why);
+    }
+    sandboxed(LAB, TEST, async || {
+        // Programs and namespaces, and no node.
+        let lab = Lab::on_bridges(0, |_, _| Ok(())).await?;
+        let host = Host::start().await?;
+        let browser = host.open("crowd", &[]).await?;
+        let mut costs = Vec::new();
+        for (members, port) in [(10, ONE), (1000, TWO)] {
+            let crowd = Arc::new(Crowd { members, turn: watch::Sender::new(0) });
+            let (_webd, link) = pages_of(Arc::clone(&crowd), port).await?;
+            browser.go(&link).await?;
+            browser.until_shown("Dashboard").await?;
+            let peers = url(port, "/peers?sort=received");
+            // The first is that of a process that has done nothing yet.
+            cost(&browser, &peers).await?;
+            let (bytes, elements, millis) = cost(&browser, &peers).await?;
+            browser.until_shown(&format!("{members} of {members} other members")).await?;
+            assert!(bytes <= MOST_BYTES && elements <= MOST_ELEMENTS, "{members}: {bytes} {elements}");
+
+            browser.run(WATCH, json!([])).await?;
+            let first = "return document.querySelector('tbody [data-heading=Received]').innerText";
+            let before = text_of(&browser, first).await?;
+            crowd.turn.send_modify(|turn| *turn += 7);
+            let is_new = format!("{first} != {}", json!(before));
+            browser.until("the list is up to date", &is_new).await?;
+            let update = browser.run(UPDATED, json!([])).await?;
+            println!(
+                "{members} members: {bytes} bytes, {elements} elements, {millis:.1} ms; an update: {update}"
+            );
+            assert!(update[0].as_u64().unwrap() <= MOST_BYTES, "{members}: {update}");
+            assert_eq!(
+                (update[1].as_u64().unwrap(), &update[3]),
+                (elements, &json!(true)),
+                "{members}: {update}"
+            );
+            assert!(update[2].as_f64().unwrap() < 0.01, "{members}: {update}");
+            costs.push(millis);
+
+            // The most traffic is that of the last.
+            let name = "return document.querySelector('tbody a').innerText";
+            assert_eq!(text_of(&browser, name).await?, format!("n{members}"));
+            browser.click("input[name=reversed]").await?;
+            browser.click("form.filter button").await?;
+            browser.until("they are sorted the other way", &format!("{name} == 'n1'")).await?;
+            browser.fill("input[name=q]", "n10").await?;
+            browser.click("form.filter button").await?;
+            let found = if members == 10 { 1 } else { 12 };
+            browser.until_shown(&format!("{found} of {members} other members")).await?;
+        }
+        println!("the server takes {:.1} times as long for a thousand as for ten", costs[1] / costs[0]);
+        browser.quit().await?;
+        lab.stop().await
+    });
 }

@@ -71,7 +71,7 @@ fn user(seat: Seat) -> Option<(usize, &'static str)> {
         Seat::Meshd => Some((1, "meshd")),
         Seat::TundStarting | Seat::Tund => Some((2, "tund")),
         Seat::Rpcd => Some((3, "rpc")),
-        Seat::Webd => Some((6, "web")),
+        Seat::Webd | Seat::WebdTls => Some((6, "web")),
         Seat::NamedStarting | Seat::Named => Some((7, "named")),
         Seat::RouterdFetching | Seat::Routerd => Some((4, "routerd")),
     }
@@ -89,7 +89,7 @@ async fn intrude(
     let mut args: Vec<OsString> = Vec::new();
     if let Some(uid) = as_user {
         // These are in the control group, which is how they get in at meshd.
-        let clients = [Seat::Rpcd, Seat::Webd, Seat::NamedStarting, Seat::Named];
+        let clients = [Seat::Rpcd, Seat::Webd, Seat::WebdTls, Seat::NamedStarting, Seat::Named];
         let gid = if clients.contains(&seat) { node.group } else { uid };
         args.extend(["__launch".into(), format!("--uid={uid}").into(), format!("--gid={gid}").into()]);
         let capability = match seat {
@@ -317,6 +317,21 @@ fn nothing_gets_out_of_the_sandbox() {
         check(node, Seat::Rpcd, &connections).await?;
         check(node, Seat::Webd, &connections).await?;
         check(node, Seat::Named, &connections).await?;
+        // webd with TLS, besides: reading the directory of its certificate and key.
+        check(node, Seat::WebdTls, &connections).await?;
+        check(node, Seat::WebdTls, &files(Refused(Errno::EACCES))).await?;
+        check(node, Seat::WebdTls, &processes(usize::MAX, Refused(Errno::EACCES), Killed)).await?;
+        check(node, Seat::WebdTls, &sockets_of_the_network(Killed)).await?;
+        check(node, Seat::WebdTls, &killed()).await?;
+        let config = node.config();
+        let more = [
+            (Attempt::ReadFile, at(&config), Done),
+            (Attempt::WriteFile, at(&config), Refused(Errno::EACCES)),
+            (Attempt::Capability, NOTHING, Killed),
+            (Attempt::Mount, at(Path::new("/mnt")), Killed),
+            (Attempt::MakeDirectory, at(&new), Killed),
+        ];
+        check(node, Seat::WebdTls, &more).await?;
 
         // named with its capability: its sockets, and no more.
         check(node, Seat::NamedStarting, &files(Killed)).await?;

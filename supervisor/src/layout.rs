@@ -16,6 +16,7 @@
 //! | run/*.notify | the daemon | 0600 | only a daemon tells how it does |
 //! | run/meshd.sock | root:group | 0660 | root and the group can control the node; without a group it is rpcd's, and webd's and named's by one of their own groups |
 //! | run/rpc.sock, run/web.sock | root:group | 0660 | likewise |
+//! | the unix socket of `web.listen` | root:group | 0660 | root and the group can pass browsers' connections on to webd |
 //! | /var/run/wireguard/NAME.sock | root | 0600 | root alone can ask about the interface by `wg show` |
 //!
 //! `keyd` and `tund` check their peers' credentials besides.
@@ -35,6 +36,7 @@ use rustix::net::sockopt;
 use thiserror::Error;
 use tokio::net::{UnixDatagram, UnixStream};
 
+use crate::node::Node;
 use crate::users::{Account, Accounts, ROOT};
 
 /// Holds the lock of the runtime directory, and the process id of who holds it.
@@ -249,24 +251,20 @@ pub(crate) struct Sockets {
     pub(crate) rpc: Option<Socket>,
     /// `webd`'s, if it runs.
     pub(crate) web: Option<Socket>,
+    /// `webd`'s for browsers, if it runs and the pages are at a unix socket.
+    pub(crate) web_pages: Option<Socket>,
     /// `tund`'s for `wg`; why there is none, if it cannot be made. The node runs without it.
     pub(crate) wireguard: Result<Socket, LayoutError>,
 }
 
 impl Sockets {
-    /// Makes them. `rpc` is where `rpcd` shall listen, which may give orders or not, `wireguard` where `wg` looks.
+    /// Makes them, those without a place of their own in `run`.
     ///
     /// # Errors
     /// [`LayoutError`] if they cannot be made, or somebody listens there already.
-    pub(crate) async fn listen(
-        run: &Path,
-        rpc: &Path,
-        wireguard: &Path,
-        accounts: &Accounts,
-        group: u32,
-        rpc_orders: bool,
-    ) -> Result<Self, LayoutError> {
-        let Accounts { meshd, tund, connector, .. } = *accounts;
+    pub(crate) async fn listen(run: &Path, node: &Node) -> Result<Self, LayoutError> {
+        let Node { accounts, group, .. } = node;
+        let (Accounts { meshd, tund, connector, .. }, group) = (*accounts, *group);
         let control_mode = if group == 0 { 0o600 } else { 0o660 };
         let for_group = Account { uid: 0, gid: group };
         // Without a group rpcd gets in as the owner, and webd and named by a group of theirs; root does anyway.
@@ -282,14 +280,14 @@ impl Sockets {
             keyd_connector: Socket::listen(run.join(paths::KEYD_CONNECTOR_SOCKET), connector, 0o600).await?,
             tund: Socket::listen(run.join(paths::TUND_SOCKET), meshd, 0o600).await?,
             keyd_control: {
-                let owner = if rpc_orders { owner } else { for_group };
+                let owner = if node.rpc_orders { owner } else { for_group };
                 Socket::listen(run.join(paths::KEYD_CONTROL_SOCKET), owner, control_mode).await?
             },
             meshd: Socket::listen(run.join(paths::MESHD_SOCKET), meshd_owner, meshd_mode).await?,
             rpc: match accounts.rpc {
                 None => None,
                 Some(_) => {
-                    let path = run.join(rpc);
+                    let path = run.join(&node.rpc_socket);
                     check_place(&path, "rpc.socket")?;
                     Some(Socket::listen(path, for_group, control_mode).await?)
                 }
@@ -298,7 +296,14 @@ impl Sockets {
                 None => None,
                 Some(_) => Some(Socket::listen(run.join(paths::WEB_SOCKET), for_group, control_mode).await?),
             },
-            wireguard: Socket::for_wg(wireguard.to_owned()).await,
+            web_pages: match node.web_socket.as_ref().filter(|_| accounts.web.is_some()) {
+                None => None,
+                Some(path) => {
+                    check_place(path, "web.listen")?;
+                    Some(Socket::listen(path.clone(), for_group, control_mode).await?)
+                }
+            },
+            wireguard: Socket::for_wg(node.wireguard.join(format!("{}.sock", node.interface))).await,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +66,8 @@ pub struct Node {
     pub rpc_orders: bool,
     /// Where `rpcd` listens, if it runs; a relative path is below `run`.
     pub rpc_socket: PathBuf,
+    /// The unix socket of `web.listen`, if that is one.
+    pub web_socket: Option<PathBuf>,
     /// The passphrase of `keyd`'s keys.
     pub passphrase: Option<Passphrase>,
     /// How the daemons' log lines look, if the environment does not say.
@@ -123,6 +125,7 @@ impl Node {
             allow_overlap: config.allow_overlap,
             rpc_orders: config.rpc_orders,
             rpc_socket: config.rpc_socket.clone(),
+            web_socket: config.web_listen.socket().map(Path::to_owned),
             passphrase: None,
             log_format: None,
             shutdown_timeout: config.shutdown_timeout,
@@ -252,7 +255,7 @@ pub(crate) fn daemons(
                 _ => Duration::ZERO,
             },
             launcher: node.programs.launcher.clone(),
-            hangup: (name == "meshd").then(|| hangup.subscribe()),
+            hangup: matches!(name, "meshd" | "webd").then(|| hangup.subscribe()),
         })
     };
     let mut daemons = Vec::new();
@@ -284,7 +287,9 @@ pub(crate) fn daemons(
         daemons.push(daemon("rpcd", rpc, &[("listener", socket)], for_rpcd)?);
     }
     if let (Some(web), Some(socket)) = (web, &sockets.web) {
-        daemons.push(daemon("webd", in_group(web), &[("listener", socket)], for_webd)?);
+        let mut of_webd = vec![("listener", socket)];
+        of_webd.extend(sockets.web_pages.as_ref().map(|socket| ("http", socket)));
+        daemons.push(daemon("webd", in_group(web), &of_webd, for_webd)?);
     }
     if let Some(names) = names {
         daemons.push(daemon("named", in_group(names), &[], for_named)?);

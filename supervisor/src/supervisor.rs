@@ -46,11 +46,7 @@ impl Supervisor {
             return Err(StartError::Runtime);
         }
         let directories = Directories::prepare(&node.data, &node.run, &node.accounts)?;
-        let (accounts, rpc) = (&node.accounts, &node.rpc_socket);
-        let wireguard = node.wireguard.join(format!("{}.sock", node.interface));
-        let orders = node.rpc_orders;
-        let sockets =
-            Sockets::listen(&directories.run, rpc, &wireguard, accounts, node.group, orders).await?;
+        let sockets = Sockets::listen(&directories.run, node).await?;
         if let Err(error) = &sockets.wireguard {
             let what = format!("`wg show` does not find its interface: {error}");
             observer(&DaemonEvent::Refused { daemon: "tund", what });

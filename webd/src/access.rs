@@ -3,7 +3,7 @@
 //! Everybody on this host can connect, and so can web pages in its browsers. A page whose own name leads here (DNS
 //! rebinding) says that name in `Host`. A page of another origin that sends a form says its own in `Origin`; browsers
 //! send that with every POST. The cookie is `SameSite=Strict`, but ports are of one site: a page of another port of
-//! this host is held off by `Origin` and by the token of the session's forms alone.
+//! this host is held off by `Origin` and by the token of the session's forms, and with a GET by `Sec-Fetch-Site`.
 
 use hyper::header::{COOKIE, HOST, HeaderMap, HeaderName, ORIGIN};
 use hyper::{Method, Uri};
@@ -14,6 +14,9 @@ use super::site::Site;
 
 /// What browsers say of where a request comes from.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Why such a request is not looked at.
+pub const FOREIGN: &str = "The request comes from another site.";
 
 /// Checks whether a request is for this listener, as far as the head says; returns its `Host`.
 ///
@@ -35,13 +38,27 @@ pub fn check(method: &Method, uri: &Uri, headers: &HeaderMap, site: &Site) -> Re
         return Ok(());
     }
     let origin = one(headers, ORIGIN).and_then(|origin| origin.to_str().ok());
-    if origin.and_then(|origin| origin.strip_prefix(site.scheme())) != Some(host) {
+    if !origin.is_some_and(|origin| site.is_own_origin(origin, host)) {
         return Err("The request comes from another page.");
     }
     if headers.get_all(SEC_FETCH_SITE).iter().any(|site| site != "same-origin") {
-        return Err("The request comes from another site.");
+        return Err(FOREIGN);
     }
     Ok(())
+}
+
+/// Whether a browser says that another site, or another port, has it send the request. What has not come from a page,
+/// such as an address that was typed, comes from nowhere else.
+#[must_use]
+pub fn is_foreign(headers: &HeaderMap) -> bool {
+    headers.get_all(SEC_FETCH_SITE).iter().any(|site| site != "same-origin" && site != "none")
+}
+
+/// The port by which the browser asks.
+#[must_use]
+pub fn port(headers: &HeaderMap, site: &Site) -> u16 {
+    let host = one(headers, HOST).and_then(|host| host.to_str().ok());
+    host.and_then(|host| site.port(host)).unwrap_or_default()
 }
 
 /// The name of the cookie. Cookies are of all ports of a host; that of another node has another name.
@@ -82,7 +99,11 @@ mod tests {
     }
 
     fn passes(method: Method, uri: &str, pairs: &[(&'static str, &str)]) -> bool {
-        let site = Site::new(([127, 0, 0, 1], 8080).into(), None);
+        passes_at("127.0.0.1:8080", method, uri, pairs)
+    }
+
+    fn passes_at(address: &str, method: Method, uri: &str, pairs: &[(&'static str, &str)]) -> bool {
+        let site = Site::new(address.parse().unwrap(), None);
         check(&method, &uri.parse().unwrap(), &headers(pairs), &site).is_ok()
     }
 
@@ -122,6 +143,20 @@ mod tests {
         for method in [Method::PUT, Method::DELETE, Method::OPTIONS] {
             assert!(!passes(method.clone(), "/bans", &[host]), "{method}");
         }
+    }
+
+    #[test]
+    fn a_form_comes_to_a_unix_socket_by_the_port_that_leads_there() {
+        let posts = |host: &str, origin: &str| {
+            passes_at("unix:/s", Method::POST, "/bans", &[("host", host), ("origin", origin)])
+        };
+        for origin in ["http://localhost:9000", "https://localhost:9000"] {
+            assert!(posts("localhost:9000", origin), "{origin}");
+        }
+        for origin in ["http://localhost:9001", "http://127.0.0.1:9000", "http://evil.example", "null"] {
+            assert!(!posts("localhost:9000", origin), "{origin}");
+        }
+        assert!(!posts("evil.example", "http://evil.example"));
     }
 
     #[test]

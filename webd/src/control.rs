@@ -11,7 +11,6 @@ use tracing::info;
 
 use super::http::Web;
 use super::sessions::LINK_LIFETIME;
-use super::site::Tls;
 
 /// Answers at the socket.
 #[derive(Debug)]
@@ -28,14 +27,18 @@ impl Service for Control {
         let mut sessions = self.web.sessions();
         Ok(match request {
             Request::Sessions => Reply::Sessions(sessions.list(now)),
+            Request::CertificateExpiry => {
+                Reply::CertificateExpiry(self.web.site().tls().and_then(|tls| tls.expires()))
+            }
             Request::CreateLink { control } => {
                 let token = sessions.create_link(control, random()?, now);
                 let site = self.web.site();
                 let url = format!("{}/login?token={}", site.url(), *token);
                 info!(control, "made a link");
                 let url = SecretText::new(url);
-                let fingerprint = site.tls().and_then(Tls::fingerprint);
-                Reply::Link(Link { url, expires_in: LINK_LIFETIME.as_secs(), control, fingerprint })
+                let fingerprint = site.tls().and_then(|tls| tls.fingerprint());
+                let socket = site.address().socket().map(|path| path.display().to_string());
+                Reply::Link(Link { url, expires_in: LINK_LIFETIME.as_secs(), control, fingerprint, socket })
             }
             Request::EndSessions { id } => {
                 let ended = sessions.end(id.as_deref());

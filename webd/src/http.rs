@@ -1,4 +1,4 @@
-//! The TCP listener: paths, forms and what they lead to.
+//! The listener for browsers: paths, forms and what they lead to.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -17,7 +17,7 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use i2plan_config::parse_duration;
-use i2plan_http::{Service, Unauthenticated, one, read};
+use i2plan_http::{Listener, Service, Unauthenticated, one, read};
 use i2plan_ipc::api::meshd::{Ban, Session, SessionState, max_uses};
 use i2plan_ipc::client::{ClientError, Endpoint};
 use i2plan_ipc::member::LookupError;
@@ -31,7 +31,6 @@ use i2plan_rpcd::gateway::Caller;
 use i2plan_rpcd::http::{Refusal, shows};
 use i2plan_rpcd::token::Token;
 use maud::{Markup, html as markup};
-use tokio::net::TcpListener;
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
@@ -211,16 +210,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Serves for as long as the process lives.
-pub async fn serve(listener: TcpListener, web: Arc<Web>) {
+pub async fn serve(listener: impl Listener, web: Arc<Web>) {
     let open = |place| Connection {
         web: Arc::clone(&web),
         place,
         permit: Mutex::default(),
         program: Mutex::default(),
     };
-    match web.site.tls().map(|tls| tls.acceptor().clone()) {
+    match web.site.tls() {
         None => i2plan_http::serve(listener, open).await,
-        Some(acceptor) => i2plan_http::serve_over(listener, |stream| acceptor.accept(stream), open).await,
+        Some(first) => {
+            // A connection is made with the certificate of its time.
+            let accept = |stream| web.site.tls().as_ref().unwrap_or(&first).acceptor().accept(stream);
+            i2plan_http::serve_over(listener, accept, open).await;
+        }
     }
 }
 
@@ -332,6 +335,9 @@ impl Connection {
         let denied = |what: &str| Refusal::denied(StatusCode::FORBIDDEN, what);
         if !headers.contains_key(AUTHORIZATION) {
             access::check(&head.method, &head.uri, headers, site).map_err(denied)?;
+            if access::is_foreign(headers) {
+                return Err(denied(access::FOREIGN));
+            }
             let session = self.enter_session(headers)?;
             let csrf = one(headers, CSRF_TOKEN).and_then(|csrf| csrf.to_str().ok());
             if head.method != Method::GET && !is_own_form(&session.csrf, csrf) {
@@ -380,6 +386,15 @@ impl Connection {
         if let Some(answer) = open {
             return Err(Box::new(answer));
         }
+        // Before the session: what other pages ask for is not to count as what it asks for.
+        if access::is_foreign(&head.headers) {
+            return Err(Box::new(closing(say(
+                StatusCode::FORBIDDEN,
+                "Not from there",
+                access::FOREIGN,
+                None,
+            ))));
+        }
         let entered = self.enter_session(&head.headers).map_err(|refused| {
             Box::new(match refused {
                 Refused::Unknown => say(
@@ -409,7 +424,7 @@ impl Connection {
 
     /// The session whose cookie a request shows.
     fn enter_session(&self, headers: &HeaderMap) -> Result<Entered, Refused> {
-        let shown = cookie(headers, self.web.site.address().port()).unwrap_or_default();
+        let shown = cookie(headers, access::port(headers, &self.web.site)).unwrap_or_default();
         let entered = self.web.sessions().enter(shown, self.web.now())?;
         let mut permit = lock(&self.permit);
         if permit.as_ref().is_none_or(|(id, _)| *id != entered.id) {
@@ -447,10 +462,12 @@ impl Connection {
         // It may have taken the place of another.
         self.web.live.changed();
         let site = &self.web.site;
-        let (name, secure) =
-            (cookie_name(site.address().port()), if site.tls().is_some() { "; Secure" } else { "" });
+        let name = cookie_name(access::port(&head.headers, site));
+        let secure = if site.tls().is_some() { "; Secure" } else { "" };
         let cookie = format!("{name}={}; Path=/; HttpOnly; SameSite=Strict{secure}", *opened);
-        let answer = go("/");
+        // After a redirect the browser would still say that the other page leads there, and send no cookie.
+        let answer =
+            if access::is_foreign(&head.headers) { html(StatusCode::OK, &pages::opened()) } else { go("/") };
         match HeaderValue::try_from(cookie) {
             Ok(mut cookie) => {
                 cookie.set_sensitive(true);

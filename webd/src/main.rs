@@ -4,18 +4,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use i2plan_config::Config;
+use i2plan_ipc::daemon::activation::{self, ActivationError};
 use i2plan_ipc::daemon::program::{self, End, Parsed};
-use i2plan_ipc::daemon::{activation, hardening, logging};
+use i2plan_ipc::daemon::{hardening, logging};
 use i2plan_ipc::paths;
 use i2plan_ipc::version::build;
-use i2plan_webd::server::{Options, run};
+use i2plan_webd::server::{Listeners, Options, run};
 
 /// Exit status where `web.enabled` is false. The unit has it in `RestartPreventExitStatus=`: to start it again changes
 /// nothing.
 const DISABLED: u8 = 3;
 
 const HELP: &str = "\
-i2plan-webd: web pages for an i2plan node, over HTTP on loopback, or HTTPS
+i2plan-webd: web pages for an i2plan node, over HTTP on loopback or a unix socket, or HTTPS
 
 Usage: i2plan-webd [OPTIONS]
 
@@ -27,6 +28,8 @@ Options:
       --listen PATH        make the listening socket, if none is handed over
   -h, --help
   -V, --version
+
+SIGHUP: reads the files of web.tls_certificate and web.tls_key again.
 
 Environment: the configuration's variables, and I2PLAN_LOG (error, warn, info, debug, or target=level,...).
 
@@ -64,7 +67,14 @@ fn start(args: Args) -> Result<(), End> {
         activation::refuse_waiting();
         return Err(End::usage("web.enabled is false in the configuration").with_status(DISABLED));
     }
-    let listener = activation::listener(args.listen.as_deref())?;
+    let socket = config.web_listen.socket();
+    let listeners = activation::listener_and(args.listen.as_deref(), "http", socket);
+    let (control, pages) = listeners.map_err(|error| match &error {
+        ActivationError::Bind { path, .. } if Some(path.as_path()) == socket => End::failed(format!(
+            "{error}; a service has the socket of web.listen from i2plan-webd-http.socket"
+        )),
+        _ => error.into(),
+    })?;
     let tls = match (config.web_tls_certificate, config.web_tls_key) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
@@ -77,5 +87,5 @@ fn start(args: Args) -> Result<(), End> {
     };
     let options =
         Options { meshd: args.meshd, address: config.web_listen, tls, token: config.web_token_file };
-    program::runtime()?.block_on(run(options, listener))
+    program::runtime()?.block_on(run(options, Listeners { control, pages }))
 }

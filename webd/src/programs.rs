@@ -25,9 +25,9 @@ use super::sessions::{Entered, Refused};
 /// The header with the token against forged requests.
 pub const CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
 
-/// In whose name sessions call. No user has these numbers, nor [`TCP_USER`], who has shown the token.
-const CONTROLLING: u32 = TCP_USER - 1;
-const VIEWING: u32 = TCP_USER - 2;
+/// In whose name the first session calls, and below it the others. No user has these numbers, nor [`TCP_USER`], who has
+/// shown the token.
+const FIRST_SESSION: u32 = TCP_USER - 1;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -57,14 +57,11 @@ impl Programs {
     /// # Errors
     /// If there are too many.
     pub fn admit(&self, session: Option<&Entered>) -> Result<Arc<Caller>, Refusal> {
-        let user = match session {
-            None => TCP_USER,
-            Some(session) if session.control => CONTROLLING,
-            Some(_) => VIEWING,
-        };
+        let user = session.map_or(TCP_USER, |session| FIRST_SESSION - session.number);
         let caller = self.gateway.enter(user);
         let caller = caller.map_err(|error| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error))?;
-        Ok(Arc::new(if user == VIEWING { caller.to_view() } else { caller }))
+        let views = session.is_some_and(|session| !session.control);
+        Ok(Arc::new(if views { caller.to_view() } else { caller }))
     }
 
     /// Answers who was admitted.

@@ -45,6 +45,7 @@ struct Link {
 #[derive(Debug)]
 struct Session {
     id: String,
+    number: u32,
     token: Token,
     csrf: Zeroizing<String>,
     control: bool,
@@ -59,6 +60,8 @@ struct Session {
 pub struct Entered {
     /// Its id.
     pub id: String,
+    /// Which it is of those that are open, below [`MAX_SESSIONS`].
+    pub number: u32,
     /// Whether it may change anything.
     pub control: bool,
     /// What its forms have to send.
@@ -109,11 +112,13 @@ impl Sessions {
             let idle = idle.map(|(index, _)| index)?;
             self.sessions.swap_remove(idle);
         }
+        let number = (0..).find(|number| self.sessions.iter().all(|session| session.number != *number))?;
         let mut token = Zeroizing::new([0; 32]);
         token.copy_from_slice(&random[..32]);
         let cookie = Zeroizing::new(BASE64URL_NOPAD.encode(&*token));
         self.sessions.push(Session {
             id: HEXLOWER.encode(&random[48..]),
+            number,
             token,
             csrf: Zeroizing::new(BASE64URL_NOPAD.encode(&random[32..48])),
             control,
@@ -140,6 +145,7 @@ impl Sessions {
         }
         Ok(Entered {
             id: session.id.clone(),
+            number: session.number,
             control: session.control,
             csrf: session.csrf.clone(),
             connections: Arc::clone(&session.connections),
@@ -289,6 +295,9 @@ mod tests {
             })
             .collect();
         assert_eq!(sessions.sessions.len(), MAX_SESSIONS);
+        let mut numbers: Vec<_> = sessions.sessions.iter().map(|session| session.number as usize).collect();
+        numbers.sort_unstable();
+        assert!(numbers.into_iter().eq(0..MAX_SESSIONS), "each has a number of its own");
         let now = SECOND * 40;
         assert!(sessions.enter(&first, now).is_ok(), "it was used");
         assert_eq!(

@@ -2,21 +2,24 @@
 
 use std::fmt;
 use std::io::{self, Read as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use data_encoding::HEXUPPER;
+use i2plan_config::WebAddress;
 use i2plan_http::is_loopback;
+use i2plan_ipc::api::webd::FORWARDED_PORT;
 use i2plan_ipc::daemon::trusted::{self, Untrusted, open_secret};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{Error as PemError, PemObject as _};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tokio_rustls::TlsAcceptor;
-use webpki::EndEntityCert;
+use webpki::{EndEntityCert, KeyUsage};
 use zeroize::Zeroizing;
 
 /// Most bytes of a file with a key.
@@ -25,8 +28,8 @@ const MAX_KEY: u64 = 64 * 1024;
 /// Where the pages are.
 #[derive(Debug)]
 pub struct Site {
-    address: SocketAddr,
-    tls: Option<Tls>,
+    address: WebAddress,
+    tls: Option<Mutex<Arc<Tls>>>,
 }
 
 /// A certificate, with its key inside.
@@ -35,6 +38,7 @@ pub struct Tls {
     certificate: CertificateDer<'static>,
     self_signed: bool,
     name: Option<String>,
+    expires: Option<u64>,
 }
 
 impl fmt::Debug for Tls {
@@ -107,7 +111,14 @@ impl Tls {
         let mut config = config.map_err(|error| no_key(error.to_string()))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        Ok(Self { acceptor, certificate: first, self_signed, name })
+        let expires = expiry(&first);
+        Ok(Self { acceptor, certificate: first, self_signed, name, expires })
+    }
+
+    /// When the certificate expires, in seconds since 1970.
+    #[must_use]
+    pub fn expires(&self) -> Option<u64> {
+        self.expires
     }
 
     /// What makes a connection one over TLS.
@@ -132,6 +143,16 @@ impl Tls {
     }
 }
 
+/// When a certificate expires. The library tells that only of one that it does not accept any more.
+fn expiry(certificate: &CertificateDer<'_>) -> Option<u64> {
+    let end_of_time = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX));
+    let known = EndEntityCert::try_from(certificate).ok()?;
+    match known.verify_for_usage(&[], &[], &[], end_of_time, KeyUsage::server_auth(), None, None) {
+        Err(webpki::Error::CertExpired { not_after, .. }) => Some(not_after.as_secs()),
+        _ => None,
+    }
+}
+
 /// A file with a key, in one piece: a growing buffer would leave copies behind.
 fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, Untrusted> {
     let failed = |source| Untrusted::Io { path: path.to_owned(), source };
@@ -148,20 +169,28 @@ fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, Untrusted> {
 impl Site {
     /// At this address.
     #[must_use]
-    pub fn new(address: SocketAddr, tls: Option<Tls>) -> Self {
-        Self { address, tls }
+    pub fn new(address: WebAddress, tls: Option<Tls>) -> Self {
+        Self { address, tls: tls.map(|tls| Mutex::new(Arc::new(tls))) }
     }
 
     /// Where it listens.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &WebAddress {
+        &self.address
     }
 
     /// The certificate, if there is one.
     #[must_use]
-    pub fn tls(&self) -> Option<&Tls> {
-        self.tls.as_ref()
+    pub fn tls(&self) -> Option<Arc<Tls>> {
+        let tls = self.tls.as_ref()?.lock();
+        Some(Arc::clone(&tls.unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Has new connections be made with another certificate. Without any it stays so.
+    pub fn renew(&self, renewed: Tls) {
+        if let Some(tls) = &self.tls {
+            *tls.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(renewed);
+        }
     }
 
     /// The beginning of its URLs.
@@ -174,34 +203,60 @@ impl Site {
     /// what other programs serve on other ports.
     #[must_use]
     pub fn is_strict(&self) -> bool {
-        self.tls.is_some() && !self.address.ip().is_loopback()
+        self.tls.is_some() && self.address.is_remote()
     }
 
     /// The URL of the first page, without the slash at its end, as the certificate has it.
     #[must_use]
     pub fn url(&self) -> String {
-        let ip = self.address.ip();
-        let named = self.tls.as_ref().filter(|tls| !tls.is_for(&ip.to_string()));
-        match named.and_then(|tls| tls.name.as_ref()) {
-            Some(name) => format!("{}{name}:{}", self.scheme(), self.address.port()),
-            None => format!("{}{}", self.scheme(), self.address),
+        let (scheme, tls) = (self.scheme(), self.tls());
+        match (&self.address, tls.as_ref().and_then(|tls| tls.name.as_ref())) {
+            (WebAddress::Tcp(address), Some(name))
+                if tls.as_ref().is_some_and(|tls| !tls.is_for(&address.ip().to_string())) =>
+            {
+                format!("{scheme}{name}:{}", address.port())
+            }
+            (WebAddress::Tcp(address), _) => format!("{scheme}{address}"),
+            // Whoever passes connections on to the socket has the usual port for them.
+            (WebAddress::Unix(_), Some(name)) => format!("{scheme}{name}"),
+            (WebAddress::Unix(_), None) => format!("{scheme}localhost:{FORWARDED_PORT}"),
         }
     }
 
+    /// The name and the port in a `Host`.
+    fn parts<'a>(&self, host: &'a str) -> Option<(&'a str, u16)> {
+        match host.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => Some((name, port.parse().ok()?)),
+            _ => Some((host, if self.tls.is_some() { 443 } else { 80 })),
+        }
+    }
+
+    /// The port in a `Host`.
+    #[must_use]
+    pub fn port(&self, host: &str) -> Option<u16> {
+        self.parts(host).map(|(_, port)| port)
+    }
+
+    /// Whether this is the origin of the pages, where a browser asks for them by this `Host`. What passes connections on
+    /// to a unix socket may speak TLS with the browser.
+    #[must_use]
+    pub fn is_own_origin(&self, origin: &str, host: &str) -> bool {
+        let by = |scheme: &str| origin.strip_prefix(scheme) == Some(host);
+        by(self.scheme()) || self.address.socket().is_some() && by("https://")
+    }
+
     /// Whether a `Host` names this listener: by its address, by a name of the certificate, or, where it listens on
-    /// loopback, by a name that only this machine has. A web page whose own name leads here says that name.
+    /// loopback or at a unix socket, by a name that only the browser's own machine has; at a unix socket with any port. A
+    /// web page whose own name leads here says that name.
     #[must_use]
     pub fn is_here(&self, host: &str) -> bool {
-        let usual = if self.tls.is_some() { 443 } else { 80 };
-        let (name, port) = match host.rsplit_once(':') {
-            Some((name, port)) if !port.ends_with(']') => (name, port.parse().ok()),
-            _ => (host, Some(usual)),
+        let Some((name, port)) = self.parts(host) else { return false };
+        let own = match self.address {
+            WebAddress::Tcp(address) if address.port() != port => return false,
+            WebAddress::Tcp(address) => Some(address.ip()),
+            WebAddress::Unix(_) => None,
         };
-        if port != Some(self.address.port()) {
-            return false;
-        }
-        let own = self.address.ip();
-        if (own.is_loopback() || own.is_unspecified()) && is_loopback(name) {
+        if own.is_none_or(|own| own.is_loopback() || own.is_unspecified()) && is_loopback(name) {
             return true;
         }
         let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
@@ -209,9 +264,9 @@ impl Site {
             Some(bare) => bare.parse().ok().filter(IpAddr::is_ipv6),
             None => name.parse().ok().filter(IpAddr::is_ipv4),
         };
-        let is_own = address.is_some_and(|address| address == own);
+        let is_own = address.is_some() && address == own;
         let named = if bare.is_some() { address.and(bare) } else { Some(name) };
-        is_own || named.is_some_and(|name| self.tls.as_ref().is_some_and(|tls| tls.is_for(name)))
+        is_own || named.is_some_and(|name| self.tls().is_some_and(|tls| tls.is_for(name)))
     }
 }
 
@@ -302,6 +357,16 @@ pub(crate) mod tests {
                 &["fd00::1", "[fd00::2]", "[::1]", "", "[]", ":443", "[fd00::1"],
             ),
             (site("0.0.0.0:443", Some(tls())), &["localhost", "node.example"], &["0.0.0.1", "198.51.100.1"]),
+            (
+                site("unix:/s", None),
+                &["localhost:8080", "127.0.0.1:1", "localhost", "[::1]:9"],
+                &["evil.example:8080", "node.example", "192.0.2.7", "localhost:", "localhost:x", "", ":80"],
+            ),
+            (
+                site("unix:/s", Some(tls())),
+                &["localhost", "node.example", "node.example:8443", "192.0.2.7"],
+                &["evil.example", "192.0.2.9", "example"],
+            ),
         ] {
             for host in here {
                 assert!(site.is_here(host), "{site:?}: {host}");
@@ -320,11 +385,30 @@ pub(crate) mod tests {
             (site("127.0.0.1:8443", tls()), "https://node.example:8443", false),
             (site("0.0.0.0:443", tls()), "https://node.example:443", true),
             (site("192.0.2.7:443", tls()), "https://192.0.2.7:443", true),
+            (site("unix:/s", None), "http://localhost:8080", false),
+            (site("unix:/s", tls()), "https://node.example", false),
         ] {
             assert_eq!((site.url().as_str(), site.is_strict()), (url, is_strict));
         }
         let fingerprint = tls().unwrap().fingerprint().unwrap();
         assert_eq!((fingerprint.len(), fingerprint.matches(':').count()), (95, 31), "{fingerprint}");
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_known() {
+        let mut params = rcgen::CertificateParams::new(["node.example".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        // One of `openssl req -x509` is of an authority, too.
+        for ca in [rcgen::IsCa::NoCa, rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained)] {
+            params.is_ca = ca;
+            for (year, expected) in [(2021, 1_609_459_200), (2100, 4_102_444_800)] {
+                params.not_after = rcgen::date_time_ymd(year, 1, 1);
+                let key = rcgen::KeyPair::generate().unwrap();
+                let certificate = params.self_signed(&key).unwrap();
+                assert_eq!(expiry(certificate.der()), Some(expected));
+            }
+        }
+        assert_eq!(expiry(&CertificateDer::from(vec![1, 2, 3])), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use i2plan_ipc::api::meshd::{Daemon, Status};
-use i2plan_ipc::api::webd::WebdApi;
+use i2plan_ipc::api::webd::{GetCertificateExpiry, WebdApi};
 use i2plan_ipc::client::{Client, Endpoint};
 use i2plan_ipc::hello::HelloReply;
 use i2plan_ipc::paths;
@@ -126,6 +126,13 @@ async fn web(path: &Path) -> Daemon {
         }
         Err(error) => Daemon { error: Some(error.to_string()), ..daemon },
     }
+}
+
+/// When the certificate of the pages expires, in seconds since 1970; none if `webd` has none, or does not answer.
+pub(super) async fn certificate_expiry(path: &Path) -> Option<u64> {
+    let endpoint = Endpoint::resolved(path, Role::Webd);
+    let mut webd = Client::<WebdApi>::connect(endpoint, Role::Client).await.ok()?;
+    webd.call(GetCertificateExpiry).await.ok().flatten()
 }
 
 /// What asks `rpcd` what it is.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::Subcommand;
-use i2plan_ipc::api::webd::{CreateLink, EndSessions, ListSessions, Session, WebdApi};
+use i2plan_ipc::api::webd::{CreateLink, EndSessions, FORWARDED_PORT, Link, ListSessions, Session, WebdApi};
 use i2plan_ipc::client::{Client, ClientError, Endpoint};
 use i2plan_ipc::{Role, paths};
 use i2plan_present::table::{Column, Table};
@@ -75,17 +75,7 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Web) -> Result<(), Fa
                 return output::json::print(&link);
             }
             output::print(&format!("{}\n", link.url.expose()))?;
-            let may = if link.control { "for control" } else { "to view only (--control for more)" };
-            let is_plain = link.url.expose().starts_with("http:");
-            let place = if is_plain { " on this host" } else { "" };
-            let time = units::duration(link.expires_in);
-            output::note(&format!("open it in a browser{place}: {may}, once, within {time}"));
-            if let Some(fingerprint) = &link.fingerprint {
-                output::note(&format!(
-                    "no authority has signed the certificate: compare its SHA-256 fingerprint in the browser \
-                     with\n{fingerprint}"
-                ));
-            }
+            output::note(&how_to_open(&link));
             Ok(())
         }
         Some(WebCommand::Sessions) => {
@@ -108,6 +98,28 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Web) -> Result<(), Fa
             Ok(())
         }
     }
+}
+
+/// What is to be known of a link, beside it.
+fn how_to_open(link: &Link) -> String {
+    let may = if link.control { "for control" } else { "to view only (--control for more)" };
+    let is_plain = link.url.expose().starts_with("http:");
+    let place = if is_plain && link.socket.is_none() { " on this host" } else { "" };
+    let time = units::duration(link.expires_in);
+    let mut text = format!("open it in a browser{place}: {may}, once, within {time}");
+    if let Some(socket) = link.socket.as_ref().filter(|_| is_plain) {
+        text += &format!(
+            "\nthe pages are at a unix socket: before that, on the machine with the browser, run\n\
+             ssh -L {FORWARDED_PORT}:{socket} HOST\nwith the name of this host in place of HOST"
+        );
+    }
+    if let Some(fingerprint) = &link.fingerprint {
+        text += &format!(
+            "\nno authority has signed the certificate: compare its SHA-256 fingerprint in the browser with\n\
+             {fingerprint}"
+        );
+    }
+    text
 }
 
 fn table(sessions: &[Session]) -> String {
@@ -135,5 +147,34 @@ fn explain(error: ClientError) -> Failure {
                  i2plan-webd",
         ),
         error => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use i2plan_ipc::secret::SecretText;
+
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_link_leads_to_the_pages() {
+        let link = |url: &str, socket: Option<&str>| Link {
+            url: SecretText::new(url.to_owned()),
+            expires_in: 300,
+            control: false,
+            fingerprint: None,
+            socket: socket.map(str::to_owned),
+        };
+        let here = how_to_open(&link("http://127.0.0.1:8080/login?token=x", None));
+        assert_eq!(
+            here,
+            "open it in a browser on this host: to view only (--control for more), once, within 5m"
+        );
+        let socket = Some("/run/i2plan/web-http.sock");
+        let forwarded = how_to_open(&link("http://localhost:8080/login?token=x", socket));
+        assert!(forwarded.starts_with("open it in a browser: "), "{forwarded}");
+        assert!(forwarded.contains("\nssh -L 8080:/run/i2plan/web-http.sock HOST\n"), "{forwarded}");
+        // What speaks TLS is reached by what passes its connections on.
+        assert!(!how_to_open(&link("https://node.example/login?token=x", socket)).contains("ssh"));
     }
 }

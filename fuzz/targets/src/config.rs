@@ -120,7 +120,8 @@ fn check(config: &Config) {
         assert!(address.is_none_or(|address| address.ip().is_loopback()));
     }
     let has_tls = config.web_tls_certificate.is_some() && config.web_tls_key.is_some();
-    assert!(config.web_listen.ip().is_loopback() || config.web_allow_remote && has_tls);
+    assert!(!config.web_listen.is_remote() || config.web_allow_remote && has_tls);
+    assert!(config.web_listen.socket().is_none_or(Path::is_absolute));
     assert!(config.router_port == 0 || config.router_port >= 1024);
     assert!((50_000..=1_000_000_000).contains(&config.router_bandwidth));
     let of_web = [&config.web_token_file, &config.web_tls_certificate, &config.web_tls_key];

@@ -117,17 +117,20 @@ pub fn seeds() -> Seeds {
     }
     for (name, body) in [
         ("sessions", webd::Request::Sessions),
+        ("certificate-expiry", webd::Request::CertificateExpiry),
         ("create-link", webd::Request::CreateLink { control: true }),
         ("end-sessions", webd::Request::EndSessions { id: Some("1".to_owned()) }),
     ] {
         put(9, &format!("webd-{name}"), encode_body(&Request { id: 4, body }));
     }
     let url = SecretText::new("http://127.0.0.1:8080/login?token=x".to_owned());
+    let link = webd::Link { url, expires_in: 300, control: false, fingerprint: None, socket: None };
     let session = webd::Session { id: "1".to_owned(), control: true, age: 1, idle: 0, expires_in: u64::MAX };
     for (name, body) in [
         ("sessions", webd::Reply::Sessions(vec![session])),
-        ("link", webd::Reply::Link(webd::Link { url, expires_in: 300, control: false, fingerprint: None })),
+        ("link", webd::Reply::Link(link)),
         ("ended", webd::Reply::Ended(1)),
+        ("certificate-expiry", webd::Reply::CertificateExpiry(Some(u64::MAX))),
     ] {
         put(10, &format!("webd-reply-{name}"), encode_body(&Reply { id: 4, result: Ok(body) }));
     }

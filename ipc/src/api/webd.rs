@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Api, Terms};
 use crate::hello::Role;
 use crate::secret::SecretText;
+use crate::version::utc;
 
 /// `webd`.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ requests! {
     Query {
         /// The sessions that are open.
         Sessions as ListSessions -> Vec<Session> { Reply::Sessions(sessions) => sessions };
+        /// When the certificate of the pages expires, in seconds since 1970; none without TLS.
+        CertificateExpiry as GetCertificateExpiry -> Option<u64> { Reply::CertificateExpiry(at) => at };
     }
 
     Command {
@@ -33,6 +36,23 @@ requests! {
     }
 }
 
+/// The port in links to pages at a unix socket: that of the browser's host which `ssh -L` forwards there.
+pub const FORWARDED_PORT: u16 = 8080;
+
+/// Seconds before a certificate expires from which on it is warned of.
+pub const EXPIRY_WARNING: u64 = 14 * 24 * 60 * 60;
+
+/// What is to be said of a certificate that expires then, if anything; both times in seconds since 1970.
+#[must_use]
+pub fn expiry_warning(expires: u64, now: u64) -> Option<String> {
+    let until = utc(expires);
+    if expires <= now {
+        return Some(format!("the certificate of the web pages has expired ({until})"));
+    }
+    (expires - now <= EXPIRY_WARNING)
+        .then(|| format!("the certificate of the web pages expires soon ({until})"))
+}
+
 /// A reply of `webd`. To which requests stands with these.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Reply {
@@ -42,6 +62,8 @@ pub enum Reply {
     Link(Link),
     /// How many sessions have ended.
     Ended(u64),
+    /// When the certificate expires.
+    CertificateExpiry(Option<u64>),
 }
 
 /// A link that opens a session once.
@@ -56,6 +78,8 @@ pub struct Link {
     /// The SHA-256 of the certificate that the browser will be shown, in pairs of hexadecimal digits, if no authority has
     /// signed it.
     pub fingerprint: Option<String>,
+    /// The path of the unix socket where the pages are, if they are at none of this host's addresses.
+    pub socket: Option<String>,
 }
 
 /// A session of a browser.

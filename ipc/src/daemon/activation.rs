@@ -117,19 +117,43 @@ impl StoredFd {
 /// # Errors
 /// [`ActivationError`].
 pub fn listener(path: Option<&Path>) -> Result<UnixListener, ActivationError> {
-    let Passed { listener, stored, .. } = passed(path, None)?;
-    for stored in stored {
-        stored.refuse(Supervisor::of_this_process(), "this daemon has nothing stored");
-    }
-    Ok(listener)
+    passed(path, None).map(|passed| nothing_stored(passed).0)
 }
 
-/// Closes the connections that wait at a socket that was handed over: for them systemd would start this daemon again.
+fn nothing_stored(passed: Passed) -> (UnixListener, Option<UnixListener>) {
+    for stored in passed.stored {
+        stored.refuse(Supervisor::of_this_process(), "this daemon has nothing stored");
+    }
+    (passed.listener, passed.named)
+}
+
+/// As [`listener`], and a second listening socket, which is called `name` and else bound to `second`.
+///
+/// # Errors
+/// [`ActivationError`].
+pub fn listener_and(
+    path: Option<&Path>,
+    name: &str,
+    second: Option<&Path>,
+) -> Result<(UnixListener, Option<UnixListener>), ActivationError> {
+    let (listener, named) = nothing_stored(passed(path, Some(name))?);
+    let made =
+        |path: &Path| bind(path).map_err(|source| ActivationError::Bind { path: path.to_owned(), source });
+    let second = match (named, second) {
+        (None, Some(path)) => Some(made(path)?),
+        (named, _) => named,
+    };
+    Ok((listener, second))
+}
+
+/// Closes the connections that wait at sockets that were handed over: for them systemd would start this daemon again.
 pub fn refuse_waiting() {
-    if let Ok(listener) = listener(None)
-        && listener.set_nonblocking(true).is_ok()
-    {
-        while listener.accept().is_ok() {}
+    let passed = take().unwrap_or_default();
+    for listener in passed.into_iter().filter(|passed| is_listener(&passed.fd)) {
+        let listener = UnixListener::from(listener.fd);
+        if listener.set_nonblocking(true).is_ok() {
+            while listener.accept().is_ok() {}
+        }
     }
 }
 

@@ -137,12 +137,33 @@ impl Wish {
     fn new(what: &'static str, because: &'static str, request: Request) -> Self {
         Self { what, because, request }
     }
+
+    fn attempt(&self) -> Attempt {
+        Attempt { what: self.what.to_owned(), because: self.because.to_owned(), refusal: None }
+    }
 }
 
 async fn wish(client: &mut Client<KeydApi>, wish: Wish, fds: &[BorrowedFd<'_>]) -> Attempt {
+    let attempt = wish.attempt();
     let result = client.call_with_fds(wish.request, fds).await;
-    let refusal = result.err().map(|error| error.to_string());
-    Attempt { what: wish.what.to_owned(), because: wish.because.to_owned(), refusal }
+    Attempt { refusal: result.err().map(|error| error.to_string()), ..attempt }
+}
+
+/// What a process is told to whom the system refuses to pass descriptors.
+const REFUSED: &str = "Operation not permitted";
+
+/// As [`wish`], on a connection of its own with descriptors that this daemon never takes: where the system can, it refuses
+/// to pass them.
+async fn wish_with(socket: &Path, role: Role, wish: Wish, fds: &[BorrowedFd<'_>]) -> Attempt {
+    let mut keyd = match Client::<KeydApi>::connect(socket, role).await {
+        Ok(keyd) => keyd,
+        Err(error) => return Attempt { refusal: Some(error.to_string()), ..wish.attempt() },
+    };
+    let mut attempt = self::wish(&mut keyd, wish, fds).await;
+    if attempt.refusal.as_ref().is_some_and(|refusal| refusal.contains(REFUSED)) {
+        attempt.because = REFUSED.to_owned();
+    }
+    attempt
 }
 
 async fn connect_as(socket: &Path, role: Role, what: &str) -> Attempt {
@@ -195,7 +216,7 @@ pub async fn ask_keyd_as_meshd(run: &Path, to_itself: &ToItself) -> Result<(), F
     for each in wishes.into_iter().chain(others).chain(leaving(&me, &charter, &chain)) {
         attempts.push(wish(&mut keyd, each, &[]).await);
     }
-    attempts.extend(sessions(&mut keyd, to_itself).await);
+    attempts.extend(sessions(&socket, Role::Meshd, &mut keyd, to_itself).await);
     print(&attempts)
 }
 
@@ -471,21 +492,28 @@ fn open_session() -> Request {
 }
 
 /// Wants a destination's private key written where the intruder reads it.
-async fn sessions(keyd: &mut Client<KeydApi>, to_itself: &ToItself) -> Vec<Attempt> {
+async fn sessions(
+    socket: &Path,
+    role: Role,
+    keyd: &mut Client<KeydApi>,
+    to_itself: &ToItself,
+) -> Vec<Attempt> {
     let [stream, datagrams] = to_itself.fds();
     let denied = "may not ask this";
     let version = Version::current();
     let connector = Connector { pid: 1, version, landlock: Landlock::Full };
     vec![
-        wish(
-            keyd,
+        wish_with(
+            socket,
+            role,
             Wish::new("a session on a connection to itself", "0 file descriptors", open_session()),
             &[stream],
         )
         .await,
         wish(keyd, Wish::new("the connector's orders", denied, Request::AwaitOrder(connector)), &[]).await,
-        wish(
-            keyd,
+        wish_with(
+            socket,
+            role,
             Wish::new("a connection to itself in the connector's place", denied, Request::Connected(1)),
             &[stream, datagrams],
         )
@@ -665,12 +693,9 @@ pub async fn ask_keyd_as_tund(run: &Path, to_itself: &ToItself) -> Result<(), Fa
     for each in wishes.into_iter().chain(others.map(|wish| Wish { because, ..wish })) {
         attempts.push(wish(&mut keyd, each, &[]).await);
     }
-    attempts.extend(
-        sessions(&mut keyd, to_itself)
-            .await
-            .into_iter()
-            .map(|attempt| Attempt { because: because.to_owned(), ..attempt }),
-    );
+    attempts.extend(sessions(&socket, Role::Tund, &mut keyd, to_itself).await.into_iter().map(|attempt| {
+        if attempt.because == REFUSED { attempt } else { Attempt { because: because.to_owned(), ..attempt } }
+    }));
     print(&attempts)
 }
 

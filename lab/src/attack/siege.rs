@@ -18,6 +18,7 @@ use i2plan_ipc::hello::{Hello, HelloReply, PROTOCOL, Request};
 use i2plan_ipc::version::Version;
 use i2plan_ipc::{ErrorKind, Role};
 use rand::RngExt as _;
+use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
 use serde::{Deserialize, Serialize};
 
@@ -257,19 +258,21 @@ impl Target {
         // Held with unfinished frames.
         let held = self.all()?;
         for stream in &held {
-            count += pass(stream, &[0, 0, 1], &[null.as_fd(); MAX_FDS]);
+            count += u64::from(pass(stream, &[0, 0, 1], &[null.as_fd(); MAX_FDS]).is_ok());
         }
         drop(held);
         let _unread = [self.lingering(1)?, self.lingering(MAX_FDS)?, self.lingering(2 * MAX_FDS)?];
         count += Self::press(|| {
             for stream in [Some(self.connect()?), self.greeted()?].into_iter().flatten() {
-                pass(&stream, &self.request(), &[null.as_fd(); MAX_PASSED]);
+                let _ = pass(&stream, &self.request(), &[null.as_fd(); MAX_PASSED]);
             }
             if let Some(stream) = self.greeted()? {
                 let mut request = self.request();
                 request[HEADER_LEN - 1] = 2;
-                pass(&stream, &request, &[null.as_fd(); 2]);
-                let _ = (&stream).read(&mut [0; 100]);
+                // What was refused is not answered either.
+                if pass(&stream, &request, &[null.as_fd(); 2]).is_ok() {
+                    let _ = (&stream).read(&mut [0; 100]);
+                }
             }
             Ok(())
         })?;
@@ -295,8 +298,16 @@ impl Target {
         // Again, should there be no place left yet.
         let stream = loop {
             let stream = self.connect()?;
-            if pass(&stream, &[0], &fds) > 0 {
-                break stream;
+            match pass(&stream, &[0], &fds) {
+                Ok(()) => break stream,
+                // It takes no descriptors. This process must not be the one that waits.
+                Err(Errno::PERM) => {
+                    for socket in &sockets {
+                        sockopt::set_socket_linger(socket, None)?;
+                    }
+                    return Ok(listener);
+                }
+                Err(_) => {}
             }
         };
         // From here on the daemon's, or those on their way to it, are the last.
@@ -306,13 +317,15 @@ impl Target {
     }
 }
 
-/// Sends bytes with descriptors; 1 if the other side was there to take them.
-fn pass(stream: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> u64 {
+/// Sends bytes with descriptors.
+///
+/// # Errors
+/// If the other side is not there to take them, or takes none ([`Errno::PERM`]).
+fn pass(stream: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> rustix::io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_PASSED))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let fits = control.push(SendAncillaryMessage::ScmRights(fds));
-    let sent = sendmsg(stream, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL);
-    u64::from(fits && sent.is_ok())
+    assert!(control.push(SendAncillaryMessage::ScmRights(fds)), "there is room for them");
+    sendmsg(stream, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).map(drop)
 }
 
 /// Asks again and again, each time on a new connection, and prints an [`Answer`] each time.

@@ -21,6 +21,7 @@ use i2plan_ipc::api::tund::{
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::DaemonLink;
 use i2plan_ipc::daemon::activation::into_tokio;
+use i2plan_ipc::daemon::descriptors;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::signals::Signals;
@@ -73,6 +74,7 @@ pub async fn run(options: Options, style: Style, listener: StdListener) -> Resul
     let mut signals = Signals::new()?;
     let mut hangup = signal(SignalKind::hangup())?;
     let supervisor = Supervisor::of_this_process();
+    descriptors::refuse(&listener);
     let listener = into_tokio(listener)?;
     let state = StateDir::open_or_make(&options.state).map_err(End::failed)?;
     sandbox::before_serving(&options.state, options.config.path())?;

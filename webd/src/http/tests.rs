@@ -1,6 +1,7 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
+use i2plan_config::WebAddress;
 use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::meshd::{
     Ban, Cursor, Event, EventKind, Events, Invite as Made, MeshdApi, Peer, PeerTraffic, Reply,
@@ -9,7 +10,7 @@ use i2plan_ipc::api::meshd::{
 use i2plan_ipc::fixtures;
 use i2plan_ipc::server::{Answer as Answered, ConnectionLimits, Service as Daemon, serve as serve_unix};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::time::sleep;
 
 use super::*;
@@ -111,6 +112,7 @@ fn events(events: Vec<Event>) -> Reply {
 struct Setup {
     web: Arc<Web>,
     meshd: Arc<Meshd>,
+    address: SocketAddr,
     _dir: tempfile::TempDir,
 }
 
@@ -131,10 +133,11 @@ impl Setup {
         let listener = UnixListener::bind(&path).unwrap();
         tokio::spawn(serve_unix(listener, Arc::clone(&meshd), access, ConnectionLimits::default()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let web = Web::new(&path, Site::new(listener.local_addr().unwrap(), tls), token);
+        let address = listener.local_addr().unwrap();
+        let web = Web::new(&path, Site::new(WebAddress::Tcp(address), tls), token);
         tokio::spawn(serve(listener, Arc::clone(&web)));
         tokio::spawn(crate::live::follow(Arc::clone(&web)));
-        Self { web, meshd, _dir: dir }
+        Self { web, meshd, address, _dir: dir }
     }
 
     fn link(&self, control: bool) -> String {
@@ -144,8 +147,7 @@ impl Setup {
 
     /// A browser that has opened a link.
     async fn browser(&self, control: bool) -> Browser {
-        let mut browser =
-            Browser { address: self.web.site().address(), cookie: String::new(), csrf: String::new() };
+        let mut browser = Browser { address: self.address, cookie: String::new(), csrf: String::new() };
         let opened = browser.get(&self.link(control)).await;
         assert_eq!((opened.status, opened.header("location")), (303, Some("/")));
         let cookie = opened.header("set-cookie").unwrap();
@@ -300,17 +302,13 @@ async fn the_camera_is_for_one_page_and_the_decoder_reaches_nothing() {
 #[tokio::test]
 async fn without_a_session_nothing_is_told_of_the_node() {
     let setup = Setup::new().await;
-    let stranger =
-        Browser { address: setup.web.site().address(), cookie: String::new(), csrf: String::new() };
+    let stranger = Browser { address: setup.address, cookie: String::new(), csrf: String::new() };
     for path in PAGES.into_iter().chain(["/live", "/nothing"]) {
         let page = stranger.get(path).await;
         assert_eq!(page.status, 401, "{path}");
         assert!(!page.body.contains("alpha"), "{path}: {}", page.body);
     }
-    let guess = Browser {
-        cookie: format!("i2plan-{}={}", setup.web.site().address().port(), "A".repeat(43)),
-        ..stranger
-    };
+    let guess = Browser { cookie: format!("i2plan-{}={}", setup.address.port(), "A".repeat(43)), ..stranger };
     assert_eq!(guess.get("/").await.status, 401);
     assert_eq!(guess.post("/settings", "key=a&value=b").await.status, 401);
     for path in ["/healthz", "/readyz", "/style.css", "/app.js", "/icon.svg"] {
@@ -323,9 +321,9 @@ async fn without_a_session_nothing_is_told_of_the_node() {
 async fn dns_rebinding_and_forged_forms_change_nothing() {
     let setup = Setup::new().await;
     let browser = setup.browser(true).await;
-    let port = setup.web.site().address().port();
+    let port = setup.address.port();
     assert_eq!(browser.get_as("/", &format!("evil.example:{port}")).await.status, 403);
-    let own = format!("Origin: http://{}\r\n", setup.web.site().address());
+    let own = format!("Origin: http://{}\r\n", setup.address);
     let with_token = format!("csrf={}&key=node.name&value=x", browser.csrf);
     for (form, headers) in [
         (with_token.as_str(), ""),
@@ -443,13 +441,61 @@ async fn the_page_of_a_member_draws_its_round_trips() {
 async fn a_link_is_good_once() {
     let setup = Setup::new().await;
     let link = setup.link(true);
-    let stranger =
-        Browser { address: setup.web.site().address(), cookie: String::new(), csrf: String::new() };
+    let stranger = Browser { address: setup.address, cookie: String::new(), csrf: String::new() };
     assert_eq!(stranger.get(&link).await.status, 303);
     let again = stranger.get(&link).await;
     assert_eq!((again.status, again.header("set-cookie")), (403, None));
     assert_eq!(stranger.get("/login").await.status, 403);
     assert_eq!(stranger.get("/login?token=%ff%00").await.status, 403);
+}
+
+#[tokio::test]
+async fn what_other_pages_ask_for_reaches_no_session_and_costs_it_nothing() {
+    let setup = Setup::new().await;
+    let browser = setup.browser(true).await;
+    let (host, cookie) = (browser.address, &browser.cookie);
+    let from = |site: &str, path: &str| {
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\nConnection: close\r\n\
+             Sec-Fetch-Site: {site}\r\n\r\n"
+        )
+    };
+    for site in ["cross-site", "same-site"] {
+        for path in ["/", "/peers", "/live", "/metrics", "/rpc", "/nothing"] {
+            // More often than a session may ask at all.
+            for _ in 0..20 {
+                let refused = browser.raw(&from(site, path)).await;
+                assert_eq!(refused.status, 403, "{site} {path}");
+                assert!(!refused.body.contains("alpha"), "{}", refused.body);
+            }
+        }
+        for path in ["/healthz", "/style.css"] {
+            let open = browser.raw(&from(site, path)).await;
+            assert_eq!(open.status, 200, "{path}");
+        }
+    }
+    for site in ["none", "same-origin"] {
+        let page = browser.raw(&from(site, "/peers")).await;
+        assert_eq!(page.status, 200, "{site}");
+    }
+}
+
+#[tokio::test]
+async fn a_link_on_another_page_opens_a_session() {
+    let setup = Setup::new().await;
+    let mut stranger = Browser { address: setup.address, cookie: String::new(), csrf: String::new() };
+    let request = |path: &str| {
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nSec-Fetch-Site: same-site\r\n\
+             Sec-Fetch-Mode: navigate\r\n\r\n",
+            setup.address
+        )
+    };
+    let opened = stranger.raw(&request(&setup.link(false))).await;
+    assert_eq!((opened.status, opened.header("location")), (200, None));
+    assert!(opened.body.contains("http-equiv=\"refresh\" content=\"0;url=/\""), "{}", opened.body);
+    stranger.cookie = opened.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    assert_eq!(stranger.get("/").await.status, 200);
 }
 
 #[tokio::test]
@@ -595,6 +641,23 @@ async fn json_rpc_takes_a_session_and_the_token_of_its_forms() {
     assert_eq!(setup.changes().len(), 2, "{:?}", setup.changes());
 }
 
+#[tokio::test]
+async fn the_calls_of_a_session_leave_those_of_others_alone() {
+    let setup = Setup::new().await;
+    let (web, now) = (&setup.web, setup.web.now());
+    let open = || {
+        let link = web.sessions().create_link(false, random().unwrap(), now);
+        let cookie = web.sessions().redeem(&link, &random().unwrap(), now).unwrap();
+        web.sessions().enter(&cookie, now).unwrap()
+    };
+    let (one, other) = (open(), open());
+    let mut held = Vec::new();
+    while let Ok(caller) = web.programs.admit(Some(&one)) {
+        held.push(caller);
+    }
+    assert!(held.len() > 1 && web.programs.admit(Some(&other)).is_ok());
+}
+
 /// Waits for events for so many milliseconds, and then makes an invite.
 fn waiting_batch(wait: u32) -> String {
     let after = r#"{"run":1,"number":1}"#;
@@ -627,7 +690,7 @@ async fn programs_show_the_token() {
     std::fs::write(&path, &text).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     let setup = Setup::with_token(Some(Token::read(&path).unwrap())).await;
-    let program = Browser { address: setup.web.site().address(), cookie: String::new(), csrf: String::new() };
+    let program = Browser { address: setup.address, cookie: String::new(), csrf: String::new() };
     let right = format!("Content-Type: application/json\r\nAuthorization: Bearer {text}\r\n");
     let answer = program.rpc(&call("invite.create"), &right).await;
     assert!(answer.status == 200 && answer.body.contains(CODE), "{}", answer.body);
@@ -725,7 +788,7 @@ async fn over_tls(address: SocketAddr, files: &Files, request: &str) -> std::io:
 async fn with_tls_links_and_cookies_are_for_tls_alone() {
     let files = Files::new();
     let setup = Setup::with(None, Some(files.read().unwrap())).await;
-    let address = setup.web.site().address();
+    let address = setup.address;
     let port = address.port();
     let get = |path: &str, headers: &str| {
         format!("GET {path} HTTP/1.1\r\nHost: node.example:{port}\r\nConnection: close\r\n{headers}\r\n")
@@ -762,7 +825,7 @@ async fn with_tls_links_and_cookies_are_for_tls_alone() {
 async fn a_handshake_that_does_not_end_is_not_waited_for() {
     let files = Files::new();
     let setup = Setup::with(None, Some(files.read().unwrap())).await;
-    let mut stream = TcpStream::connect(setup.web.site().address()).await.unwrap();
+    let mut stream = TcpStream::connect(setup.address).await.unwrap();
     // The beginning of a ClientHello.
     stream.write_all(&[22, 3, 1, 2, 0]).await.unwrap();
     let mut answer = Vec::new();
@@ -789,7 +852,7 @@ fn chain(count: usize) -> Vec<Peer> {
 #[test]
 fn a_thousand_members_are_shown_in_parts() {
     let many: Vec<_> = chain(20).into_iter().cycle().take(1000).collect();
-    for (page, rows) in [(0, members::PEERS_ON_A_PAGE), (4, members::PEERS_ON_A_PAGE), (5, 200)] {
+    for (page, rows) in [(0, members::PEERS_ON_A_PAGE), (9, members::PEERS_ON_A_PAGE), (10, 100)] {
         let selection = Selection { page, ..Selection::default() };
         let shown = members::peers(many.clone(), DataPath::KNOWN, &selection).0;
         assert_eq!(shown.matches("<tr ").count(), rows + 1, "page {page}, and the headings");

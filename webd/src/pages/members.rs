@@ -14,7 +14,7 @@ use maud::{Markup, html};
 use super::{Viewer, choice, command, facts, hint, table, text};
 
 /// Members on one page of the list.
-pub const PEERS_ON_A_PAGE: usize = 200;
+pub const PEERS_ON_A_PAGE: usize = 100;
 
 /// Members in the tree, at most.
 const MAX_TREE: usize = 5000;

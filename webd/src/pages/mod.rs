@@ -68,8 +68,13 @@ impl Viewer<'_> {
 }
 
 fn head(title: &str) -> Markup {
+    head_and(title, &html! {})
+}
+
+fn head_and(title: &str, more: &Markup) -> Markup {
     html! {
         head {
+            (more)
             meta charset="utf-8";
             meta name="viewport" content="width=device-width, initial-scale=1";
             meta name="color-scheme" content="light dark";
@@ -107,6 +112,23 @@ pub fn page(viewer: Viewer<'_>, path: &str, title: &str, live: bool, content: &M
                 main id="content" tabindex="-1" {
                     h1 { (title) }
                     div data-live[live] { (content) }
+                }
+            }
+        }
+    }
+}
+
+/// A page that leads to the dashboard by itself.
+#[must_use]
+pub fn opened() -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            (head_and("Logged in", &html! { meta http-equiv="refresh" content="0;url=/"; }))
+            body {
+                main id="content" {
+                    h1 { "Logged in" }
+                    p { a href="/" { "To the dashboard" } }
                 }
             }
         }

@@ -12,10 +12,12 @@ use std::process::ExitCode;
 
 use i2plan_config::{Config, ConfigError};
 use i2plan_ipc::api::meshd::{Peer, Status};
+use i2plan_ipc::api::webd::expiry_warning;
 use i2plan_ipc::bridge::BridgeAddress;
 use i2plan_ipc::version::Version;
 use i2plan_present::doctor;
 use i2plan_present::finding::{Finding, Level, render, sort};
+use i2plan_present::look::now;
 use i2plan_present::status::{Warning, of_the_bridge};
 use serde::Serialize;
 
@@ -70,6 +72,8 @@ struct Answers {
     peers: Vec<Peer>,
     /// Which processes answer at the daemons' sockets.
     processes: process::Confirmed,
+    /// When the certificate of the web pages expires, if there is one.
+    expires: Option<u64>,
 }
 
 /// Checks the node, whether it answers or not.
@@ -86,7 +90,8 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Doctor) -> Result<Exi
     let data_dir =
         args.data_dir.clone().or_else(|| config.as_ref().ok().map(|config| config.data_dir.clone()));
     match &answers {
-        Ok(Answers { status, peers, processes }) => {
+        Ok(Answers { status, peers, processes, expires }) => {
+            findings.extend(expires.and_then(|expires| of_the_certificate(expires, now())));
             let bridge = Bridge::probe(status.sam.address.clone()).await;
             let of_the_bridge = of_the_router(&bridge, doctor::speaks(status));
             findings.extend(doctor::examine(status, peers, &Version::current(), Some(of_the_bridge)));
@@ -132,9 +137,21 @@ async fn ask(socket: &Path) -> Result<Answers, Failure> {
     let mut status = node.status().await?;
     let optional = Optional::of(&mut node, &status, socket).await;
     status.daemons = with_optional(&optional, status.daemons).await;
+    let expires = match &optional.webd {
+        Some(webd) => rpc::certificate_expiry(webd).await,
+        None => None,
+    };
     let rpcd = optional.rpcd.zip(rpc::question().ok());
     let processes = process::ask(socket, rpcd, optional.webd).await;
-    Ok(Answers { status, peers: node.peers().await?, processes })
+    Ok(Answers { status, peers: node.peers().await?, processes, expires })
+}
+
+/// What is to be said of a certificate of the web pages that expires then.
+fn of_the_certificate(expires: u64, now: u64) -> Option<Finding> {
+    let level = if expires <= now { Level::Problem } else { Level::Note };
+    let hint = "renew it in the files of web.tls_certificate and web.tls_key, then `systemctl reload i2plan-webd`, or \
+                send SIGHUP to `i2planctl up`";
+    expiry_warning(expires, now).map(|message| Finding::new(level, "webd", message, Some(hint.to_owned())))
 }
 
 fn of_the_config(config: &Result<Config, ConfigError>) -> Finding {
@@ -203,6 +220,16 @@ mod tests {
             wants_login: false,
             program: Some(Program::new("i2pd", 7)),
         }
+    }
+
+    #[test]
+    fn a_certificate_is_told_of_before_and_after_it_expires() {
+        const DAY: u64 = 24 * 60 * 60;
+        let level = |days: u64| of_the_certificate(100 * DAY, days * DAY).map(|found| found.level);
+        assert_eq!(
+            [85, 86, 99, 100, 200].map(level),
+            [None, Some(Level::Note), Some(Level::Note), Some(Level::Problem), Some(Level::Problem)]
+        );
     }
 
     #[test]

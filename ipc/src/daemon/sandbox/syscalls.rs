@@ -162,11 +162,14 @@ impl Syscalls {
     /// Landlock says where.
     #[must_use]
     pub fn and_files(self) -> Self {
+        self.and_reading().and(&[libc::SYS_renameat, libc::SYS_unlinkat, libc::SYS_fsync])
+    }
+
+    /// Files to read; Landlock says which, and that they are not written.
+    #[must_use]
+    pub fn and_reading(self) -> Self {
         let files = self.and(&[
             libc::SYS_openat,
-            libc::SYS_renameat,
-            libc::SYS_unlinkat,
-            libc::SYS_fsync,
             libc::SYS_statx,
             libc::SYS_newfstatat,
             libc::SYS_readlinkat,

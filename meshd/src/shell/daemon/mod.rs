@@ -14,6 +14,7 @@ use i2plan_ipc::api::tund::{self, TundApi};
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{DaemonLink, Endpoint};
 use i2plan_ipc::daemon::activation::into_tokio;
+use i2plan_ipc::daemon::descriptors;
 use i2plan_ipc::daemon::notify::{Supervisor, Watchdog};
 use i2plan_ipc::daemon::program::End;
 use i2plan_ipc::daemon::signals::Signals;
@@ -103,6 +104,7 @@ pub async fn run(options: Options, listener: StdListener) -> Result<(), End> {
     let signals = Signals::new()?;
     let hangup = signal(SignalKind::hangup())?;
     let supervisor = Supervisor::of_this_process();
+    descriptors::refuse(&listener);
     let listener = into_tokio(listener)?;
     // Not waited for: what is mounted there later, only a later process of a service sees. Its supervisor starts that.
     let storage = Storage::open(&options.state)?;
