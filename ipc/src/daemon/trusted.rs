@@ -17,6 +17,9 @@ use thiserror::Error;
 /// Most symbolic links on the way to a file, as for Linux.
 const MAX_LINKS: u32 = 40;
 
+/// Most bytes of a file that is read whole. The configuration of an interface with 10,000 static peers has 2 MB.
+const MAX_TEXT: u64 = 16 * 1024 * 1024;
+
 /// Permission bits.
 const WRITABLE: u32 = 0o022;
 const OTHERS: u32 = 0o077;
@@ -99,13 +102,17 @@ impl Untrusted {
 /// Reads a configuration file: a regular file of root or the own user, which nobody else can change.
 ///
 /// # Errors
-/// [`Untrusted`]; [`Untrusted::Io`] also for what is no UTF-8.
+/// [`Untrusted`]; [`Untrusted::Io`] also for what is no UTF-8, or longer than 16 MiB.
 pub fn read(path: &Path) -> Result<String, Untrusted> {
     let (path, _) = regular_file(path)?;
     let failed = |source| Untrusted::Io { path: path.clone(), source };
     // No other user can have changed the file since.
     let mut bytes = Vec::new();
-    File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(failed)?;
+    File::open(&path).and_then(|file| file.take(MAX_TEXT + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    if bytes.len() as u64 > MAX_TEXT {
+        let source = io::Error::new(io::ErrorKind::FileTooLarge, "the file is longer than 16 MiB");
+        return Err(failed(source));
+    }
     decode(bytes).map_err(failed)
 }
 
@@ -370,6 +377,18 @@ mod tests {
         assert_eq!(read(&file).unwrap(), "text");
         assert!(read(&dir.path().join("none")).unwrap_err().is_not_found());
         assert!(matches!(read(dir.path()), Err(Untrusted::Kind { found: "a directory", .. })));
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_not_read() {
+        let dir = files(&["file"]);
+        let path = dir.path().join("file");
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_len(MAX_TEXT).unwrap();
+        assert_eq!(read(&path).unwrap().len() as u64, MAX_TEXT);
+        file.set_len(MAX_TEXT + 1).unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        assert!(error.ends_with("file: the file is longer than 16 MiB"), "{error}");
     }
 
     #[test]
