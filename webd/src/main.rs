@@ -68,13 +68,13 @@ fn start(args: Args) -> Result<(), End> {
         return Err(End::usage("web.enabled is false in the configuration").with_status(DISABLED));
     }
     let socket = config.web_listen.socket();
-    let listeners = activation::listener_and(args.listen.as_deref(), "http", socket);
-    let (control, pages) = listeners.map_err(|error| match &error {
-        ActivationError::Bind { path, .. } if Some(path.as_path()) == socket => End::failed(format!(
-            "{error}; a service has the socket of web.listen from i2plan-webd-http.socket"
-        )),
-        _ => error.into(),
-    })?;
+    let (control, pages) =
+        activation::listener_and(args.listen.as_deref(), "http", socket).map_err(|error| match error {
+            ActivationError::BindNamed { .. } => End::usage(format!(
+                "web.listen: {error}; for services, i2plan-webd-http.socket must be enabled and started"
+            )),
+            error => error.into(),
+        })?;
     let tls = match (config.web_tls_certificate, config.web_tls_key) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,

@@ -64,8 +64,16 @@ pub async fn run(options: Options, listeners: Listeners) -> Result<(), End> {
         descriptors::refuse(listener);
     }
     let listener = into_tokio(listener)?;
+    let Options { meshd, mut address, tls, token } = options;
+    if let (WebAddress::Unix(configured), Some(pages)) = (&mut address, &pages) {
+        let given = pages.local_addr()?;
+        // Links name the place where browsers' connections come in.
+        if let Some(given) = given.as_pathname().filter(|given| given != configured) {
+            warn!(configured = %configured.display(), "pages are at another socket than web.listen");
+            given.clone_into(configured);
+        }
+    }
     let pages = pages.map(into_tokio).transpose()?;
-    let Options { meshd, address, tls, token } = options;
     let files = tls;
     let read = |(certificate, key): &(PathBuf, PathBuf)| Tls::read(certificate, key);
     let tls = files.as_ref().map(read).transpose().map_err(End::failed)?;
@@ -121,7 +129,10 @@ pub async fn run(options: Options, listeners: Listeners) -> Result<(), End> {
                         info!("read the certificate again");
                         daily.reset_immediately();
                     }
-                    Err(error) => warn!(%error, "the certificate is still the one before"),
+                    Err(error) => warn!(
+                        %error,
+                        "the certificate is still the one before; files in other directories take a new start"
+                    ),
                 },
             },
             _ = daily.tick() => warn_of_expiry(site.site()),

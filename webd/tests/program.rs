@@ -74,6 +74,13 @@ fn connections_to_the_socket_of_the_pages_are_closed_where_it_is_switched_off() 
     assert_eq!(waiting.read(&mut [0]).unwrap(), 0);
 }
 
+/// Completes the command of one that serves.
+fn serving<'a>(dir: &Path, listen: &str, command: &'a mut Command) -> &'a mut Command {
+    command.args(["--listen".as_ref(), dir.join("web.sock").as_os_str()]);
+    command.args(["--meshd-socket".as_ref(), dir.join("meshd.sock").as_os_str()]);
+    command.env("HOME", "/nonexistent").env("I2PLAN_WEB_ENABLED", "true").env("I2PLAN_WEB_LISTEN", listen)
+}
+
 /// One that serves, and ends with this.
 struct Webd {
     process: Child,
@@ -92,11 +99,12 @@ impl Webd {
     /// Starts it, without a `meshd`, and waits until it serves.
     fn start(dir: TempDir, listen: &str, variables: &[(&str, PathBuf)]) -> Self {
         let mut command = Command::new(PROGRAM);
-        command.env_clear().env("HOME", "/nonexistent").stdin(Stdio::null()).stderr(Stdio::piped());
-        command.args(["--listen".as_ref(), dir.path().join("web.sock").as_os_str()]);
-        command.args(["--meshd-socket".as_ref(), dir.path().join("meshd.sock").as_os_str()]);
-        command.env("I2PLAN_WEB_ENABLED", "true").env("I2PLAN_WEB_LISTEN", listen);
-        let mut process = command.envs(variables.iter().cloned()).spawn().unwrap();
+        command.env_clear().stdin(Stdio::null()).envs(variables.iter().cloned());
+        Self::run(dir, listen, command)
+    }
+
+    fn run(dir: TempDir, listen: &str, mut command: Command) -> Self {
+        let mut process = serving(dir.path(), listen, &mut command).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let (sender, log) = channel();
         // What nobody waits for is read, too, or it would stop.
@@ -179,6 +187,44 @@ fn pages_at_a_unix_socket_have_links_hosts_and_limits() {
     let flood =
         get("/live-not", "localhost:8080", &cookie).repeat(99) + &last("/", "localhost:8080", &cookie);
     assert!(ask(&socket, &flood).contains("HTTP/1.1 429 "));
+}
+
+#[test]
+fn links_name_the_socket_that_was_handed_over() {
+    const ACTIVATE_PAGES: &str =
+        "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=http exec \"$0\" \"$@\"";
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("handed-over.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut command = Command::new("/bin/sh");
+    command.env_clear().args(["-c", ACTIVATE_PAGES, PROGRAM]).stdin(OwnedFd::from(listener));
+    let listen = format!("unix:{}", dir.path().join("http.sock").display());
+    let webd = Webd::run(dir, &listen, command);
+    assert_eq!(webd.link().socket.as_deref(), path.to_str());
+}
+
+#[test]
+fn pages_take_no_socket_away_and_go_where_nobody_else_can_put_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join("used.sock")).unwrap();
+    let open = dir.path().join("open");
+    std::fs::create_dir(&open).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+    for (path, why) in [
+        ("used.sock", "something listens there already"),
+        // That of links is made before.
+        ("web.sock", "something listens there already"),
+        ("open/http.sock", "can be written to by others"),
+    ] {
+        let listen = format!("unix:{}", dir.path().join(path).display());
+        let mut command = Command::new(PROGRAM);
+        let output = serving(dir.path(), &listen, command.env_clear()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains("web.listen: ") && text.contains(why), "{text}");
+        assert!(text.contains("i2plan-webd-http.socket must be enabled"), "{text}");
+    }
+    drop(listener);
 }
 
 /// Puts a new certificate for `node.example`, which expires in this year, and its key in the place of what is there.

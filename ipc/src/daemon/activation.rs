@@ -9,10 +9,14 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, listen, socket_with, sockopt};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, listen, socket_with, sockopt,
+};
 use thiserror::Error;
 
 use super::notify::Supervisor;
+use super::trusted;
 
 /// Connections that may wait to be accepted; the standard library's number.
 const BACKLOG: i32 = 128;
@@ -37,6 +41,16 @@ pub enum ActivationError {
     /// It could not be made.
     #[error("cannot listen on {path}: {source}")]
     Bind {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The same for one of several.
+    #[error("cannot listen on {path}: {source}; no socket that is called {name:?} was handed over for it")]
+    BindNamed {
+        /// Its name.
+        name: &'static str,
         /// Where.
         path: PathBuf,
         /// Why not.
@@ -127,23 +141,31 @@ fn nothing_stored(passed: Passed) -> (UnixListener, Option<UnixListener>) {
     (passed.listener, passed.named)
 }
 
-/// As [`listener`], and a second listening socket, which is called `name` and else bound to `second`.
+/// As [`listener`], and a second listening socket, which is called `name` and else bound to `second`, in a directory where
+/// only root and the own user can put another in its place.
 ///
 /// # Errors
 /// [`ActivationError`].
 pub fn listener_and(
     path: Option<&Path>,
-    name: &str,
+    name: &'static str,
     second: Option<&Path>,
 ) -> Result<(UnixListener, Option<UnixListener>), ActivationError> {
     let (listener, named) = nothing_stored(passed(path, Some(name))?);
-    let made =
-        |path: &Path| bind(path).map_err(|source| ActivationError::Bind { path: path.to_owned(), source });
     let second = match (named, second) {
-        (None, Some(path)) => Some(made(path)?),
+        (None, Some(path)) => Some(bind_in_safety(path).map_err(|source| ActivationError::BindNamed {
+            name,
+            path: path.to_owned(),
+            source,
+        })?),
         (named, _) => named,
     };
     Ok((listener, second))
+}
+
+fn bind_in_safety(path: &Path) -> io::Result<UnixListener> {
+    trusted::directory(path.parent().unwrap_or(path)).map_err(io::Error::other)?;
+    bind(path)
 }
 
 /// Closes the connections that wait at sockets that were handed over: for them systemd would start this daemon again.
@@ -216,6 +238,9 @@ pub fn into_tokio(listener: UnixListener) -> io::Result<tokio::net::UnixListener
 fn bind(path: &Path) -> io::Result<UnixListener> {
     // A socket file that outlived its daemon stands in the way; anything else there is not ours to remove.
     match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() && has_listener(path)? => {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "something listens there already"));
+        }
         Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path)?,
         Ok(_) => {
             return Err(io::Error::new(
@@ -232,6 +257,14 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     std::fs::set_permissions(path, Permissions::from_mode(0o660))?;
     listen(&socket, BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Returns whether something listens at a unix socket.
+fn has_listener(path: &Path) -> io::Result<bool> {
+    // Where too many connections wait already, this one must not.
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    Ok(matches!(connect(&socket, &SocketAddrUnix::new(path)?), Ok(()) | Err(Errno::AGAIN)))
 }
 
 #[cfg(test)]
@@ -322,9 +355,28 @@ mod tests {
         drop(bind(&path).unwrap());
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
 
+        // Nor is one taken away from a process that listens there, whether or not it accepts connections.
+        let listener = bind(&path).unwrap();
+        // One connection each that waits there.
+        for _ in 0..2 * BACKLOG {
+            assert!(has_listener(&path).unwrap());
+        }
+        assert_eq!(bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(listener);
+
         let file = dir.path().join("file");
         std::fs::write(&file, "kept").unwrap();
         assert!(bind(&file).is_err());
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
+    }
+
+    #[test]
+    fn a_second_socket_is_made_where_others_cannot_put_theirs() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        drop(bind_in_safety(&path).unwrap());
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+        let error = bind_in_safety(&path).unwrap_err().to_string();
+        assert!(error.contains("can be written to by others than its owner (mode 777)"), "{error}");
     }
 }
