@@ -25,6 +25,10 @@ use zeroize::Zeroizing;
 /// Most bytes of a file with a key.
 const MAX_KEY: u64 = 64 * 1024;
 
+/// Most certificates in a chain. Clients break off handshakes with much longer ones, such as those of a file to which
+/// every renewal adds.
+const MAX_CHAIN: usize = 16;
+
 /// Where the pages are.
 #[derive(Debug)]
 pub struct Site {
@@ -90,7 +94,14 @@ impl Tls {
         let text = trusted::read(certificate).map_err(TlsError::CertificateFile)?;
         let no_certificate = |reason: String| TlsError::Certificate { path: certificate.to_owned(), reason };
         let chain: Result<Vec<_>, PemError> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-        let chain = chain.map_err(|error| no_certificate(error.to_string()))?;
+        // The error may hold a part of the file, which may have the key in it too.
+        let chain = chain.map_err(|_| no_certificate("it is cut off, or not in PEM".to_owned()))?;
+        if chain.len() > MAX_CHAIN {
+            return Err(no_certificate(format!(
+                "{} certificates are too many (1 to {MAX_CHAIN})",
+                chain.len()
+            )));
+        }
         let Some(first) = chain.first().cloned() else {
             return Err(no_certificate("there is no certificate in it".to_owned()));
         };
@@ -218,8 +229,8 @@ impl Site {
             }
             (WebAddress::Tcp(address), _) => format!("{scheme}{address}"),
             // Whoever passes connections on to the socket has the usual port for them.
-            (WebAddress::Unix(_), Some(name)) => format!("{scheme}{name}"),
-            (WebAddress::Unix(_), None) => format!("{scheme}localhost:{FORWARDED_PORT}"),
+            (WebAddress::Unix(_), Some(name)) if !is_loopback(name) => format!("{scheme}{name}"),
+            (WebAddress::Unix(_), _) => format!("{scheme}localhost:{FORWARDED_PORT}"),
         }
     }
 
@@ -288,7 +299,11 @@ pub(crate) mod tests {
 
     impl Files {
         pub(crate) fn new() -> Self {
-            let names = ["*.pages.example", "node.example", "192.0.2.7"].map(str::to_owned);
+            Self::with(&["*.pages.example", "node.example", "192.0.2.7"])
+        }
+
+        fn with(names: &[&str]) -> Self {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
             let made = rcgen::generate_simple_self_signed(names).unwrap();
             let files = Self { dir: tempfile::tempdir().unwrap(), certificate: made.cert.der().clone() };
             files.write("crt", "CERTIFICATE", made.cert.der(), 0o644);
@@ -387,6 +402,8 @@ pub(crate) mod tests {
             (site("192.0.2.7:443", tls()), "https://192.0.2.7:443", true),
             (site("unix:/s", None), "http://localhost:8080", false),
             (site("unix:/s", tls()), "https://node.example", false),
+            // As `ssh -L` forwards it.
+            (site("unix:/s", Files::with(&["localhost"]).read().ok()), "https://localhost:8080", false),
         ] {
             assert_eq!((site.url().as_str(), site.is_strict()), (url, is_strict));
         }
@@ -438,6 +455,15 @@ pub(crate) mod tests {
         refused("web.tls_key: ");
         std::fs::write(files.path("key"), key.as_bytes()).unwrap();
         assert!(files.read().is_ok());
+        let certificate = std::fs::read_to_string(files.path("crt")).unwrap();
+        let write = |text: &str| std::fs::write(files.path("crt"), text).unwrap();
+        write(&certificate.repeat(MAX_CHAIN));
+        assert!(files.read().is_ok());
+        let path = files.path("crt").display().to_string();
+        write(&certificate.repeat(MAX_CHAIN + 1));
+        refused(&format!("web.tls_certificate: {path}: 17 certificates are too many (1 to 16); "));
+        write(&certificate[..certificate.len() / 2]);
+        refused(&format!("web.tls_certificate: {path}: it is cut off, or not in PEM; "));
         for (label, der) in [("CERTIFICATE", &b"none"[..]), ("PRIVATE KEY", b"none")] {
             files.write("crt", label, der, 0o644);
             refused("web.tls_certificate: ");
