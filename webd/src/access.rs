@@ -67,9 +67,9 @@ pub fn cookie_name(port: u16) -> String {
     format!("i2plan-{port}")
 }
 
-/// The value of the session's cookie.
-#[must_use]
-pub fn cookie(headers: &HeaderMap, port: u16) -> Option<&str> {
+/// The values of cookies with the name of the session's. A page of another port of the host can have the browser send more
+/// of them, before this one.
+pub fn cookies(headers: &HeaderMap, port: u16) -> impl Iterator<Item = &str> {
     let name = cookie_name(port);
     headers
         .get_all(COOKIE)
@@ -77,7 +77,7 @@ pub fn cookie(headers: &HeaderMap, port: u16) -> Option<&str> {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .find_map(|(key, value)| (key == name).then_some(value))
+        .filter_map(move |(key, value)| (key == name).then_some(value))
 }
 
 /// Whether a form, or a program, has sent the token of its session.
@@ -161,11 +161,11 @@ mod tests {
 
     #[test]
     fn the_cookie_of_this_node_is_found_among_others() {
-        let found = |value: &str| cookie(&headers(&[("cookie", value)]), 8080).map(str::to_owned);
-        assert_eq!(found("a=b; i2plan-8080=x; c=d").as_deref(), Some("x"));
-        assert_eq!(found("i2plan-8081=x; xi2plan-8080=y"), None);
-        assert_eq!(found("i2plan-8080"), None);
-        assert_eq!(cookie(&HeaderMap::new(), 8080), None);
+        let found = |value: &str| cookies(&headers(&[("cookie", value)]), 8080).collect::<Vec<_>>().join(",");
+        assert_eq!(found("a=b; i2plan-8080=x; c=d"), "x");
+        assert_eq!(found("i2plan-8080=y; i2plan-8080=x"), "y,x");
+        assert_eq!(found("i2plan-8081=x; xi2plan-8080=y"), "");
+        assert_eq!(found("i2plan-8080"), "");
     }
 
     #[test]

@@ -35,7 +35,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use super::access::{self, cookie, cookie_name, is_own_form};
+use super::access::{self, cookie_name, cookies, is_own_form};
 use super::control::random;
 use super::form::{Form, MAX_FORM};
 use super::live::{Live, ended, tell};
@@ -392,7 +392,7 @@ impl Connection {
                 StatusCode::FORBIDDEN,
                 "Not from there",
                 access::FOREIGN,
-                None,
+                Some("Type the address into the browser, or open a link of `i2planctl web`."),
             ))));
         }
         let entered = self.enter_session(&head.headers).map_err(|refused| {
@@ -424,8 +424,11 @@ impl Connection {
 
     /// The session whose cookie a request shows.
     fn enter_session(&self, headers: &HeaderMap) -> Result<Entered, Refused> {
-        let shown = cookie(headers, access::port(headers, &self.web.site)).unwrap_or_default();
-        let entered = self.web.sessions().enter(shown, self.web.now())?;
+        let now = self.web.now();
+        let mut entered = cookies(headers, access::port(headers, &self.web.site))
+            .map(|shown| self.web.sessions().enter(shown, now));
+        let entered = entered.find(|entered| !matches!(entered, Err(Refused::Unknown)));
+        let entered = entered.unwrap_or(Err(Refused::Unknown))?;
         let mut permit = lock(&self.permit);
         if permit.as_ref().is_none_or(|(id, _)| *id != entered.id) {
             let free = Arc::clone(&entered.connections).try_acquire_owned();

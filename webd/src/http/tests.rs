@@ -481,6 +481,14 @@ async fn what_other_pages_ask_for_reaches_no_session_and_costs_it_nothing() {
 }
 
 #[tokio::test]
+async fn a_cookie_of_another_port_does_not_hide_that_of_the_session() {
+    let setup = Setup::new().await;
+    let browser = setup.browser(false).await;
+    let cookie = format!("i2plan-{}=x; {}", setup.address.port(), browser.cookie);
+    assert_eq!(Browser { cookie, ..browser }.get("/").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_link_on_another_page_opens_a_session() {
     let setup = Setup::new().await;
     let mut stranger = Browser { address: setup.address, cookie: String::new(), csrf: String::new() };
