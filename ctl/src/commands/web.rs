@@ -103,11 +103,13 @@ pub async fn run(socket: Option<&Path>, json: bool, args: &Web) -> Result<(), Fa
 /// What is to be known of a link, beside it.
 fn how_to_open(link: &Link) -> String {
     let may = if link.control { "for control" } else { "to view only (--control for more)" };
-    let is_plain = link.url.expose().starts_with("http:");
-    let place = if is_plain && link.socket.is_none() { " on this host" } else { "" };
+    let url = link.url.expose();
+    let place = if url.starts_with("http:") && link.socket.is_none() { " on this host" } else { "" };
     let time = units::duration(link.expires_in);
     let mut text = format!("open it in a browser{place}: {may}, once, within {time}");
-    if let Some(socket) = link.socket.as_ref().filter(|_| is_plain) {
+    // What has another name is reached by what passes its connections on.
+    let forwarded = format!("://localhost:{FORWARDED_PORT}/");
+    if let Some(socket) = link.socket.as_ref().filter(|_| url.contains(&forwarded)) {
         text += &format!(
             "\nthe pages are at a unix socket: before that, on the machine with the browser, run\n\
              ssh -L {FORWARDED_PORT}:{socket} HOST\nwith the name of this host in place of HOST"
@@ -173,8 +175,10 @@ mod tests {
         let socket = Some("/run/i2plan/web-http.sock");
         let forwarded = how_to_open(&link("http://localhost:8080/login?token=x", socket));
         assert!(forwarded.starts_with("open it in a browser: "), "{forwarded}");
-        assert!(forwarded.contains("\nssh -L 8080:/run/i2plan/web-http.sock HOST\n"), "{forwarded}");
-        // What speaks TLS is reached by what passes its connections on.
+        let ssh = "\nssh -L 8080:/run/i2plan/web-http.sock HOST\n";
+        assert!(forwarded.contains(ssh), "{forwarded}");
+        // With a certificate for addresses alone.
+        assert!(how_to_open(&link("https://localhost:8080/login?token=x", socket)).contains(ssh));
         assert!(!how_to_open(&link("https://node.example/login?token=x", socket)).contains("ssh"));
     }
 }
