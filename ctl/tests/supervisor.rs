@@ -583,6 +583,23 @@ fn hangup_has_meshd_read_its_configuration_and_nobody_else() {
     assert_eq!(node.child.wait().unwrap().code(), Some(0));
 }
 
+#[test]
+fn hangup_while_meshd_is_down_does_not_end_its_next_process() {
+    let node = Node::start(install(WAIT, HEARS, WAIT));
+    // It waits longer after each end, at last for seconds.
+    for _ in 0..5 {
+        kill(pid_in(&node.line("report meshd ")), Signal::SIGKILL).unwrap();
+        node.line("i2planctl: meshd was killed by SIGKILL (9); starting it again in ");
+    }
+    node.signal(Signal::SIGHUP);
+    node.line("i2planctl: SIGHUP came");
+    node.line("report ready");
+    node.signal(Signal::SIGTERM);
+    let rest = node.rest();
+    let mut rest = rest.iter();
+    assert!(!rest.any(|line| line.contains("starting it again") || line == "report again"), "{rest:?}");
+}
+
 /// Waits until a file has such a line.
 fn wait_for_line(path: &std::path::Path, start: &str) -> String {
     let mut text = String::new();

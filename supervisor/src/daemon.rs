@@ -167,6 +167,10 @@ impl Daemon {
         let mut backoff = Backoff::default();
         loop {
             backoff.started(Instant::now());
+            // What starts now reads its configuration anyway, and the signal would end it until it can take it.
+            if let Some(hangup) = &mut self.hangup {
+                hangup.mark_unchanged();
+            }
             let (how, code) = match self.start(&lines) {
                 Ok((mut child, printed)) => {
                     if let Some(pid) = child.id() {
