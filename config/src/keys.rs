@@ -380,14 +380,14 @@ keys! {
     /// or "none" for plain HTTP.
     "web.tls_certificate", "I2PLAN_WEB_TLS_CERTIFICATE" => web_tls_certificate: Option<PathBuf> {
         default: |_| Ok(None),
-        example: "\"/etc/i2plan/web.crt\"" or "none",
+        example: "\"/etc/i2plan/web/web.crt\"" or "none",
         live: false,
         parse: file,
     }
     /// A file with its private key, in PEM, which webd's user alone can read. An absolute path, or "none".
     "web.tls_key", "I2PLAN_WEB_TLS_KEY" => web_tls_key: Option<PathBuf> {
         default: |_| Ok(None),
-        example: "\"/etc/i2plan/web.key\"" or "none",
+        example: "\"/etc/i2plan/web/web.key\"" or "none",
         live: false,
         parse: file,
     }
