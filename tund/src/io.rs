@@ -18,6 +18,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info};
 
+use crate::batch::Batch;
 use crate::device::Device;
 use crate::fd_store::PeerPlace;
 use crate::readiness;
@@ -107,6 +108,7 @@ pub struct DataPath {
     diverted: Option<String>,
     commands: mpsc::Receiver<DataPathCommand>,
     packet: Box<[u8]>,
+    batch: Batch,
     draining: Option<Draining>,
     turns: Turns,
     /// Told when a static peer has moved.
@@ -198,6 +200,7 @@ impl DataPath {
             commands,
             // A byte more than may be, so that what is too long is seen to be.
             packet: vec![0; MAX_PACKET.max(MAX_MESSAGE + MAX_FORWARDED_LINE) + 1].into(),
+            batch: Batch::default(),
             draining: None,
             turns: Turns::default(),
             moved,
@@ -342,15 +345,16 @@ impl DataPath {
     /// Sends what may go now. Never waits: the pacer, not the socket, holds packets back.
     fn send(&mut self) {
         let Some(Attached { session, .. }) = &self.session else { return };
-        let mut failed = false;
+        let mut lost = 0;
         while let Some(datagram) = self.tunnel.poll_datagram(Instant::now()) {
-            if let Err(error) = session.send(datagram) {
-                debug!(%error, "the session's socket does not take a datagram");
-                self.tunnel.note_send_failed();
-                failed = true;
+            if !self.batch.takes(datagram) {
+                lost += session.send_all(&mut self.batch);
             }
+            self.batch.push(datagram);
         }
-        if failed {
+        lost += session.send_all(&mut self.batch);
+        if lost > 0 {
+            self.tunnel.note_send_failed(lost);
             self.check_session();
         }
     }

@@ -27,6 +27,7 @@ use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
+pub mod batch;
 pub mod device;
 mod end_reason;
 pub mod fd_store;
