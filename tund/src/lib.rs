@@ -34,6 +34,7 @@ pub mod fd_store;
 pub mod host;
 pub mod interface;
 pub mod io;
+pub mod offload;
 pub mod options;
 pub mod path;
 pub mod privileges;

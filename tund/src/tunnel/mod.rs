@@ -467,9 +467,9 @@ impl Tunnel {
         self.drops.send_failed += datagrams as u64;
     }
 
-    /// Notes that the interface would not take a packet.
-    pub fn note_interface_full(&mut self) {
-        self.drops.interface_full += 1;
+    /// Notes that the interface would not take so many packets.
+    pub fn note_interface_full(&mut self, packets: usize) {
+        self.drops.interface_full += packets as u64;
     }
 
     /// Notes a datagram that did not come from the bridge.
