@@ -1,5 +1,5 @@
-//! A stand-in for tund that only copies: packets between an interface and a SAM session, by the same system calls, in
-//! batches as long, with the same line before each datagram and as many bytes around each packet, but without
+//! A stand-in for tund that only copies: packets between an interface and a SAM session, by the same system calls and
+//! with the same offloads, in batches as long, with the same line before each datagram and as many bytes around each packet, but without
 //! cryptography and queues. What a tunnel over the bridge costs beyond this is tund's own.
 
 use std::io::ErrorKind;
@@ -8,9 +8,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use i2plan_ipc::api::tund::Interface;
 use i2plan_proto::destination::{Destination, base64};
 use i2plan_proto::identity::NetworkId;
+use i2plan_tund::batch::Batch;
 use i2plan_tund::device::{self, Device};
 use i2plan_tund::io::BATCH;
-use i2plan_tund::tunnel::{MAX_MESSAGE, MAX_PACKET};
+use i2plan_tund::offload::{Coalescer, ReadBuffer};
+use i2plan_tund::tunnel::MAX_MESSAGE;
 use tokio::io::unix::AsyncFd;
 
 use crate::Failure;
@@ -53,37 +55,53 @@ pub async fn run(name: String, address: Ipv4Addr, mtu: u16) -> Result<(), Failur
 
 async fn copy(device: &AsyncFd<Device>, session: &Session, header: &[u8]) -> Result<(), Failure> {
     let mut outgoing = header.to_vec();
-    outgoing.resize(header.len() + MAX_MESSAGE, 0);
     let mut incoming = vec![0; MAX_MESSAGE];
+    let (mut read, mut batch, mut pending) = (ReadBuffer::default(), Batch::default(), Coalescer::default());
     let start = header.len() + AROUND;
     let socket = session.socket();
+    // What the socket or the interface does not take is lost.
+    let send =
+        |batch: &mut Batch| batch.send(socket, UDP, |datagram| socket.try_send_to(datagram, UDP).map(drop));
     loop {
         tokio::select! {
             ready = device.readable() => {
                 let mut ready = ready?;
-                for _ in 0..BATCH {
-                    match ready.try_io(|device| device.get_ref().recv(&mut outgoing[start..start + MAX_PACKET])) {
-                        // What the socket does not take is lost.
-                        Ok(Ok(len)) => drop(socket.try_send_to(&outgoing[..start + len + AROUND], UDP)),
+                let mut packets = 0;
+                while packets < BATCH {
+                    let read = ready.try_io(|device| device.get_ref().recv(&mut read, |packet| {
+                        packets += 1;
+                        outgoing.resize(start, 0);
+                        outgoing.extend_from_slice(packet);
+                        outgoing.resize(start + packet.len() + AROUND, 0);
+                        if !batch.takes(&outgoing) {
+                            send(&mut batch);
+                        }
+                        batch.push(&outgoing);
+                    }));
+                    match read {
+                        Ok(Ok(())) => {}
                         Ok(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
                         Ok(Err(error)) => return Err(error.into()),
                         Err(_would_block) => break,
                     }
                 }
+                send(&mut batch);
             }
             ready = socket.readable() => {
                 ready?;
+                let device = device.get_ref();
                 for _ in 0..BATCH {
                     match socket.try_recv_from(&mut incoming) {
                         Ok((len, _)) => {
-                            // What the interface does not take is lost, and what is too short is no packet.
+                            // What is too short is no packet.
                             let packet = incoming.get(AROUND..len.saturating_sub(AROUND));
-                            let _ = packet.map(|packet| device.get_ref().send(packet));
+                            packet.map(|packet| device.send_soon(packet, &mut pending));
                         }
                         Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                         Err(_) => {}
                     }
                 }
+                device.flush(&mut pending);
             }
         }
     }

@@ -18,12 +18,14 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info};
 
+use crate::batch::Batch;
 use crate::device::Device;
 use crate::fd_store::PeerPlace;
+use crate::offload::{Coalescer, ReadBuffer};
 use crate::readiness;
 use crate::roster::Changes;
 use crate::session::{Session, Shared};
-use crate::tunnel::{MAX_FORWARDED_LINE, MAX_MESSAGE, MAX_PACKET, Tunnel};
+use crate::tunnel::{MAX_FORWARDED_LINE, MAX_MESSAGE, Tunnel};
 use crate::uapi::codec::PeerStatus;
 
 /// Packets read from one side before the other has its turn.
@@ -106,7 +108,11 @@ pub struct DataPath {
     /// Why there is no session any more.
     diverted: Option<String>,
     commands: mpsc::Receiver<DataPathCommand>,
+    /// A datagram.
     packet: Box<[u8]>,
+    batch: Batch,
+    read: ReadBuffer,
+    pending: Coalescer,
     draining: Option<Draining>,
     turns: Turns,
     /// Told when a static peer has moved.
@@ -197,7 +203,10 @@ impl DataPath {
             diverted: None,
             commands,
             // A byte more than may be, so that what is too long is seen to be.
-            packet: vec![0; MAX_PACKET.max(MAX_MESSAGE + MAX_FORWARDED_LINE) + 1].into(),
+            packet: vec![0; MAX_MESSAGE + MAX_FORWARDED_LINE + 1].into(),
+            batch: Batch::default(),
+            read: ReadBuffer::default(),
+            pending: Coalescer::default(),
             draining: None,
             turns: Turns::default(),
             moved,
@@ -228,7 +237,7 @@ impl DataPath {
             let device = self.draining.is_none().then_some(&self.device);
             let previous = self.previous.as_ref().map(|(attached, _)| attached);
             match next_event(device, self.session.as_ref(), previous, &mut self.commands, deadline).await? {
-                Wakeup::Packets(ready) => read_interface(ready, &mut self.tunnel, &mut self.packet)?,
+                Wakeup::Packets(ready) => read_interface(ready, &mut self.tunnel, &mut self.read)?,
                 Wakeup::Datagrams => self.read_socket(),
                 Wakeup::Time => self.tunnel.handle_timeout(Instant::now()),
                 Wakeup::Command(Some(command)) => self.command(command),
@@ -238,14 +247,15 @@ impl DataPath {
     }
 
     fn read_socket(&mut self) {
-        let mut strange = false;
+        let (mut strange, mut lost) = (false, 0);
+        let now = Instant::now();
         for _ in 0..BATCH {
             let Some(Incoming { len, from_bridge, late }) = self.receive() else { break };
             if !from_bridge {
                 strange = true;
                 continue;
             }
-            let (now, message) = (Instant::now(), &self.packet[..len]);
+            let message = &self.packet[..len];
             // A static interface may have its own destination before it.
             if self.test.as_ref().is_some_and(|test| message.ends_with(&test.datagram))
                 && let Some(test) = self.test.take()
@@ -265,13 +275,12 @@ impl DataPath {
                 self.panics.note(&panicked, now);
                 None
             });
-            if let Some(packet) = packet
-                && let Err(error) = self.device.get_ref().send(packet)
-            {
-                debug!(%error, "the interface does not take a packet");
-                self.tunnel.note_interface_full();
+            if let Some(packet) = packet {
+                lost += self.device.get_ref().send_soon(packet, &mut self.pending);
             }
         }
+        lost += self.device.get_ref().flush(&mut self.pending);
+        self.tunnel.note_interface_full(lost);
         if strange {
             self.check_session();
         }
@@ -342,15 +351,17 @@ impl DataPath {
     /// Sends what may go now. Never waits: the pacer, not the socket, holds packets back.
     fn send(&mut self) {
         let Some(Attached { session, .. }) = &self.session else { return };
-        let mut failed = false;
-        while let Some(datagram) = self.tunnel.poll_datagram(Instant::now()) {
-            if let Err(error) = session.send(datagram) {
-                debug!(%error, "the session's socket does not take a datagram");
-                self.tunnel.note_send_failed();
-                failed = true;
+        let mut lost = 0;
+        let now = Instant::now();
+        while let Some(datagram) = self.tunnel.poll_datagram(now) {
+            if !self.batch.takes(datagram) {
+                lost += session.send_all(&mut self.batch);
             }
+            self.batch.push(datagram);
         }
-        if failed {
+        lost += session.send_all(&mut self.batch);
+        if lost > 0 {
+            self.tunnel.note_send_failed(lost);
             self.check_session();
         }
     }
@@ -374,9 +385,14 @@ impl DataPath {
     /// Takes what programs have sent already.
     fn empty_interface(&mut self) {
         for _ in 0..MAX_LEFT {
-            let Ok(len) = self.device.get_ref().recv(&mut self.packet) else { return };
-            // Nobody waits for the answer that something cannot be reached any more.
-            self.tunnel.handle_packet(&self.packet[..len], Instant::now());
+            let (tunnel, now) = (&mut self.tunnel, Instant::now());
+            let read = self.device.get_ref().recv(&mut self.read, |packet| {
+                // Nobody waits for the answer that something cannot be reached any more.
+                tunnel.handle_packet(packet, now);
+            });
+            if read.is_err() {
+                return;
+            }
         }
     }
 
@@ -482,20 +498,29 @@ async fn next_event<'a>(
 fn read_interface(
     mut ready: AsyncFdReadyGuard<'_, Device>,
     tunnel: &mut Tunnel,
-    packet: &mut [u8],
+    buffer: &mut ReadBuffer,
 ) -> io::Result<()> {
+    let mut packets = 0;
     for _ in 0..BATCH {
-        match ready.try_io(|device| device.get_ref().recv(packet)) {
-            Ok(Ok(len)) => {
-                if let Some(answer) = tunnel.handle_packet(&packet[..len], Instant::now())
-                    && let Err(error) = ready.get_inner().send(answer)
+        let read = ready.try_io(|device| {
+            let (device, now) = (device.get_ref(), Instant::now());
+            device.recv(buffer, |packet| {
+                packets += 1;
+                if let Some(answer) = tunnel.handle_packet(packet, now)
+                    && let Err(error) = device.send(answer)
                 {
                     debug!(%error, "the interface does not take an answer");
                 }
-            }
+            })
+        });
+        match read {
+            Ok(Ok(())) => {}
             Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
             Ok(Err(error)) => return Err(error),
             Err(_would_block) => break,
+        }
+        if packets >= BATCH {
+            break;
         }
     }
     Ok(())
@@ -515,6 +540,7 @@ mod tests {
 
     use super::*;
     use crate::interface::Subnets;
+    use crate::offload;
     use crate::tunnel::{AllowedIps, PeerConfig};
 
     fn interface() -> tund::Interface {
@@ -559,10 +585,14 @@ mod tests {
 
     impl Fixture {
         async fn new() -> Self {
+            Self::with_device(|device| Device::from_socket(device, false)).await
+        }
+
+        async fn with_device(device_of: impl FnOnce(UnixDatagram) -> Device) -> Self {
             let (host, device) = UnixDatagram::pair().unwrap();
             host.set_nonblocking(true).unwrap();
             device.set_nonblocking(true).unwrap();
-            let device = Device::from_socket(device);
+            let device = device_of(device);
             let tunnel =
                 Tunnel::new(StaticSecret::from([1; 32]), Some(Subnets::of(&interface())), Instant::now());
             let (commands, receiver) = mpsc::channel(4);
@@ -725,18 +755,59 @@ mod tests {
         datagram[line + 1..len].to_vec()
     }
 
+    /// The next datagram that a node at the other end of the bridge sends, without the line before it.
+    fn poll_message(other: &mut Tunnel) -> Vec<u8> {
+        let datagram = other.poll_datagram(Instant::now()).unwrap();
+        let line = datagram.iter().position(|byte| *byte == b'\n').unwrap();
+        datagram[line + 1..].to_vec()
+    }
+
+    /// A node at the other end of the bridge that has a session with the one under test, whose socket is bound to `to`.
+    async fn connect(fixture: &Fixture, to: std::net::SocketAddr) -> Tunnel {
+        fixture.ask(|done| DataPathCommand::ChangePeers(only_peer(), done)).await;
+        let mut other = other();
+        other.handle_datagram(&next_message(&fixture.bridge).await, Instant::now());
+        fixture.bridge.send_to(&poll_message(&mut other), to).await.unwrap();
+        other.handle_datagram(&next_message(&fixture.bridge).await, Instant::now());
+        other
+    }
+
+    #[tokio::test]
+    async fn a_packet_to_be_cut_goes_in_segments_and_those_that_come_are_put_together() {
+        let fixture = Fixture::with_device(|device| Device::from_socket(device, true)).await;
+        let (to, _router) = fixture.attach("data-1").await;
+        let mut other = connect(&fixture, to).await;
+
+        let whole = offload::tests::tcp(true, 0, 0x10, &[7; 3_000]);
+        fixture.host.send(&[&offload::tests::segments_of(1_200)[..], &whole].concat()).await.unwrap();
+        let mut segments = Vec::new();
+        for _ in 0..3 {
+            let message = next_message(&fixture.bridge).await;
+            segments.push(other.handle_datagram(&message, Instant::now()).unwrap().to_vec());
+        }
+        assert_eq!(segments.iter().map(Vec::len).collect::<Vec<_>>(), [1_252, 1_252, 652]);
+
+        for segment in &mut segments {
+            // From the other node: the checksums stay right.
+            let (source, destination) = segment[12..20].split_at_mut(4);
+            source.swap_with_slice(destination);
+            other.handle_packet(segment, Instant::now());
+        }
+        // All of them are there before the data path looks.
+        for _ in 0..3 {
+            fixture.bridge.try_send_to(&poll_message(&mut other), to).unwrap();
+        }
+        let mut read = vec![0; 4_000];
+        let len = fixture.host.recv(&mut read).await.unwrap();
+        assert_eq!(read[..10], offload::tests::segments_of(1_200));
+        assert_eq!((len, &read[10 + 52..len]), (10 + whole.len(), &[7; 3_000][..]));
+    }
+
     #[tokio::test]
     async fn what_waits_is_sent_before_the_end_and_nothing_more_is_taken() {
         let fixture = Fixture::new().await;
         let (to, _router) = fixture.attach("data-1").await;
-        fixture.ask(|done| DataPathCommand::ChangePeers(only_peer(), done)).await;
-        let mut other = other();
-        other.handle_datagram(&next_message(&fixture.bridge).await, Instant::now());
-        let answer = other.poll_datagram(Instant::now()).unwrap();
-        let line = answer.iter().position(|byte| *byte == b'\n').unwrap();
-        fixture.bridge.send_to(&answer[line + 1..], to).await.unwrap();
-        other.handle_datagram(&next_message(&fixture.bridge).await, Instant::now());
-
+        let mut other = connect(&fixture, to).await;
         let packet = packet();
         // More than may go at once, and some that the data path has not seen when it is told.
         for _ in 0..100 {

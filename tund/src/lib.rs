@@ -27,12 +27,14 @@ use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
+pub mod batch;
 pub mod device;
 mod end_reason;
 pub mod fd_store;
 pub mod host;
 pub mod interface;
 pub mod io;
+pub mod offload;
 pub mod options;
 pub mod path;
 pub mod privileges;

@@ -12,6 +12,8 @@ use i2plan_proto::sam::datagram;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
+use crate::batch::Batch;
+
 /// Longest session id, bytes.
 const MAX_ID: usize = 64;
 
@@ -174,6 +176,11 @@ impl Session {
     /// As [`Session::send`].
     pub fn send_to_itself(&self, payload: &[u8]) -> io::Result<()> {
         self.send(&datagram::encode(self.id.as_str(), &self.destination, payload))
+    }
+
+    /// Sends datagrams to the bridge, as [`Session::send`] does. Returns how many were lost.
+    pub fn send_all(&self, batch: &mut Batch) -> usize {
+        batch.send(&self.udp, self.peer, |datagram| self.send(datagram))
     }
 
     /// Sends a datagram to the bridge, wherever the socket is connected to.

@@ -7,7 +7,7 @@ use std::fs::Permissions;
 use std::io::{IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
@@ -23,7 +23,7 @@ use i2plan_ipc::access::{Access, Who};
 use i2plan_ipc::api::keyd::{self, KeydApi, TrustAnchor, WireGuardLease};
 use i2plan_ipc::api::tund::{
     AttachSession, CheckNetwork, Configure, Configured, FindSubnet, GetStats, GiveUp, InterfaceFault, Member,
-    NewInterface, RemoveMembers, Session, Stats, TakeSessions, Taken, TellMembers, TundApi,
+    NewInterface, RemoveMembers, Session, StaticInterface, Stats, TakeSessions, Taken, TellMembers, TundApi,
 };
 use i2plan_ipc::bridge::Bridge;
 use i2plan_ipc::client::{ClientError, Endpoint};
@@ -38,12 +38,15 @@ use i2plan_proto::membership::{Chain, Charter, Delegation};
 use i2plan_proto::record::Record;
 use i2plan_proto::wireguard::WireGuardCertificate;
 use i2plan_testing as testing;
+use i2plan_tund::device::Adopted;
+use i2plan_tund::offload::ReadBuffer;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 use tempfile::TempDir;
 
@@ -911,6 +914,48 @@ async fn a_word_to_stop_leaves_what_is_kept_and_one_to_end_it_all_does_not() {
         } else {
             tund.until("nothing is kept", |store| store.names().is_empty());
         }
+    }
+}
+
+#[test]
+fn interfaces_with_headers_and_those_of_earlier_builds_are_gone_on_with() {
+    for has_headers in [false, true] {
+        Namespace::new().run(move || {
+            let mut configuration = tun::configure();
+            let address = (Ipv4Addr::new(10, 45, 0, 1), Ipv4Addr::new(255, 255, 255, 0));
+            configuration.tun_name("old0").mtu(1280).address(address.0).netmask(address.1).up();
+            configuration.platform_config(|platform| {
+                platform.vnet_hdr(has_headers);
+            });
+            let made = tun::create(&configuration).unwrap();
+            let this = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+            let fd = pidfd_getfd(&this, made.as_raw_fd(), PidfdGetfdFlags::empty()).unwrap();
+            let interface = StaticInterface {
+                name: "old0".to_owned(),
+                addresses: Vec::new(),
+                mtu: 1280,
+                table: None,
+                peers: Vec::new(),
+            };
+            let device = Adopted::new(&fd).unwrap().into_static(&interface).unwrap();
+            let socket = UdpSocket::bind("10.45.0.1:0").unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            socket.send_to(b"hello", "10.45.0.2:9").unwrap();
+            let (mut buffer, mut sent) = (ReadBuffer::default(), None);
+            while sent.is_none() {
+                device
+                    .recv(&mut buffer, |packet| sent = (packet[0] == 0x45).then(|| packet.to_vec()))
+                    .unwrap();
+            }
+            // Back to where it came from; the checksums stay right.
+            let mut packet = sent.unwrap();
+            assert_eq!((packet.len(), &packet[28..]), (33, &b"hello"[..]));
+            packet[12..20].rotate_left(4);
+            packet[20..24].rotate_left(2);
+            device.send(&packet).unwrap();
+            let mut received = [0; 10];
+            assert_eq!(socket.recv(&mut received).unwrap(), 5);
+        });
     }
 }
 

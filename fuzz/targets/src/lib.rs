@@ -22,6 +22,7 @@ pub mod router_seed;
 pub mod sam_connection;
 pub mod sam_datagram;
 pub mod sam_line;
+pub mod tun_offload;
 pub mod tund_packet;
 pub mod uapi_request;
 pub mod wg_quick;
@@ -67,6 +68,7 @@ targets!(
     sam_connection,
     sam_datagram,
     sam_line,
+    tun_offload,
     tund_packet,
     uapi_request,
     wg_quick,

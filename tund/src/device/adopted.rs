@@ -17,8 +17,11 @@ use super::Device;
 /// The number of the TUN driver's device (Linux, admin-guide/devices.txt).
 const DRIVER: (u32, u32) = (10, 200);
 
-/// What an interface is made with that carries IP packets and nothing before them.
+/// What an interface is made with that carries IP packets.
 const FLAGS: libc::c_int = libc::IFF_TUN | libc::IFF_NO_PI;
+
+/// What it is made with besides if they have headers, as they had not in earlier builds.
+const HEADERS: libc::c_int = libc::IFF_VNET_HDR;
 
 /// All that it could be made with.
 const ALL_FLAGS: libc::c_int =
@@ -29,6 +32,7 @@ const ALL_FLAGS: libc::c_int =
 pub struct Adopted {
     fd: OwnedFd,
     name: String,
+    has_headers: bool,
 }
 
 impl Adopted {
@@ -44,11 +48,11 @@ impl Adopted {
         }
         let (name, flags) =
             name_and_flags(fd).map_err(|error| format!("it has no interface any more: {error}"))?;
-        if flags & ALL_FLAGS != FLAGS {
+        if flags & ALL_FLAGS & !HEADERS != FLAGS {
             return Err(format!("the interface {name} is of another kind than this daemon makes"));
         }
         let fd = fd.try_clone().map_err(|error| error.to_string())?;
-        Ok(Self { fd, name })
+        Ok(Self { fd, name, has_headers: flags & HEADERS != 0 })
     }
 
     /// The interface, if it is the one that is wanted: by its name, in this network namespace, with the address and
@@ -74,7 +78,7 @@ impl Adopted {
         wanted_mtu: u16,
         addresses: Option<(Ipv4Addr, Ipv6Addr)>,
     ) -> Result<Device, String> {
-        let Self { fd, name } = self;
+        let Self { fd, name, has_headers } = self;
         if name != wanted {
             return Err(format!("the interface is {name}, not {wanted}"));
         }
@@ -99,8 +103,23 @@ impl Adopted {
             return Err(format!("{name} has not the address {wanted}"));
         }
         tun.set_nonblock().map_err(|error| error.to_string())?;
-        Ok(Device::new(tun, name.clone()))
+        Ok(Device::new(tun, name.clone(), has_headers))
     }
+}
+
+/// Has the kernel hand over packets of TCP and UDP that are to be cut into segments, whose checksums are not complete, and
+/// take such.
+pub(super) fn set_offloads(device: &Device) -> io::Result<()> {
+    let tcp = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
+    // Linux before 6.2 has none for UDP.
+    set_offload(device, tcp | libc::TUN_F_USO4 | libc::TUN_F_USO6).or_else(|_| set_offload(device, tcp))
+}
+
+fn set_offload(device: &Device, offloads: libc::c_uint) -> io::Result<()> {
+    // SAFETY: the call takes its argument by value (Linux, drivers/net/tun.c, `TUNSETOFFLOAD`).
+    let result =
+        unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads)) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Whether an interface is switched on.

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
@@ -22,6 +22,9 @@ use rustix::net::{AddressFamily as SocketFamily, SocketType, socket};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use super::adopted;
+use crate::offload::{Coalescer, HEADER_LEN, NO_OFFLOAD, ReadBuffer};
+
 const TUN: &str = "/dev/net/tun";
 
 /// How long the kernel may take over all settings.
@@ -31,11 +34,13 @@ const DEADLINE: Duration = Duration::from_secs(5);
 pub struct Device {
     tun: tun::Device,
     name: String,
+    /// Its packets have headers (tun(4), `IFF_VNET_HDR`).
+    has_headers: bool,
 }
 
 impl Device {
-    pub(super) fn new(tun: tun::Device, name: String) -> Self {
-        Self { tun, name }
+    pub(super) fn new(tun: tun::Device, name: String, has_headers: bool) -> Self {
+        Self { tun, name, has_headers }
     }
 
     /// The interface's name.
@@ -44,29 +49,68 @@ impl Device {
         &self.name
     }
 
-    /// Reads one packet; its length.
+    /// Reads once, and hands on the packets that this has given.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if there is none; any other if the interface is gone.
-    pub fn recv(&self, packet: &mut [u8]) -> io::Result<usize> {
-        self.tun.recv(packet)
+    pub fn recv(&self, buffer: &mut ReadBuffer, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+        let len = rustix::io::read(self, &mut *buffer.read)?;
+        if !self.has_headers {
+            take(&buffer.read[..len]);
+        } else if let Err(error) = buffer.split(len, take) {
+            warn!(%error, "dropped what came from the interface");
+        }
+        Ok(())
     }
 
     /// Writes one packet.
     ///
     /// # Errors
     /// If the interface does not take it.
-    pub fn send(&self, packet: &[u8]) -> io::Result<usize> {
-        self.tun.send(packet)
+    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
+        self.write(&NO_OFFLOAD, packet)
+    }
+
+    /// Writes one packet, at [`Device::flush`] at the latest. Returns how many packets the interface did not take.
+    pub fn send_soon(&self, packet: &[u8], pending: &mut Coalescer) -> usize {
+        let mut lost = 0;
+        if self.has_headers {
+            pending.push(packet, |header, packet, count| lost += self.try_write(header, packet, count));
+        } else {
+            lost += self.try_write(&NO_OFFLOAD, packet, 1);
+        }
+        lost
+    }
+
+    /// Writes what waits. Returns how many packets the interface did not take.
+    pub fn flush(&self, pending: &mut Coalescer) -> usize {
+        let mut lost = 0;
+        pending.flush(|header, packet, count| lost += self.try_write(header, packet, count));
+        lost
+    }
+
+    fn try_write(&self, header: &[u8; HEADER_LEN], packet: &[u8], count: usize) -> usize {
+        let Err(error) = self.write(header, packet) else { return 0 };
+        debug!(%error, "the interface does not take a packet");
+        count
+    }
+
+    fn write(&self, header: &[u8; HEADER_LEN], packet: &[u8]) -> io::Result<()> {
+        if self.has_headers {
+            rustix::io::writev(self, &[IoSlice::new(header), IoSlice::new(packet)])?;
+        } else {
+            rustix::io::write(self, packet)?;
+        }
+        Ok(())
     }
 
     /// An interface that is a socket, whose other end is the host.
     #[cfg(test)]
-    pub(crate) fn from_socket(socket: std::os::unix::net::UnixDatagram) -> Self {
+    pub(crate) fn from_socket(socket: std::os::unix::net::UnixDatagram, has_headers: bool) -> Self {
         use std::os::fd::IntoRawFd as _;
         let mut configuration = tun::configure();
         configuration.raw_fd(socket.into_raw_fd());
-        Self { tun: tun::create(&configuration).unwrap(), name: "test".to_owned() }
+        Self { tun: tun::create(&configuration).unwrap(), name: "test".to_owned(), has_headers }
     }
 }
 
@@ -126,7 +170,7 @@ async fn make(interface: &Plan<'_>) -> Result<Device, ApiError> {
     configuration.tun_name(interface.name).mtu(interface.mtu);
     // The crate sets up IPv4 alone; below, both families are set up alike.
     configuration.platform_config(|platform| {
-        platform.ensure_root_privileges(false);
+        platform.ensure_root_privileges(false).vnet_hdr(true);
     });
     let tun = tun::create(&configuration).map_err(|error| match io::Error::from(error) {
         error if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -137,10 +181,14 @@ async fn make(interface: &Plan<'_>) -> Result<Device, ApiError> {
         error => ApiError::internal(format!("cannot make the interface {}: {error}", interface.name)),
     })?;
     tun.set_nonblock().map_err(|error| ApiError::internal(error.to_string()))?;
+    let device = Device::new(tun, interface.name.to_owned(), true);
+    if let Err(error) = adopted::set_offloads(&device) {
+        debug!(%error, "the interface has no offloads");
+    }
     timeout(DEADLINE, set_up(interface))
         .await
         .map_err(|_| ApiError::timeout("the kernel does not answer on the interface"))??;
-    Ok(Device::new(tun, interface.name.to_owned()))
+    Ok(device)
 }
 
 fn check_driver() -> Result<(), ApiError> {

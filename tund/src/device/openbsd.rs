@@ -8,8 +8,10 @@ use std::process::{Command, Stdio};
 
 use i2plan_ipc::ApiError;
 use i2plan_ipc::api::tund::Interface;
+use tracing::debug;
 
 use super::bsd;
+use crate::offload::{Coalescer, ReadBuffer};
 use crate::privileges;
 
 const _: () = assert!(bsd::AF_INET as i32 == libc::AF_INET && bsd::AF_INET6 as i32 == libc::AF_INET6);
@@ -28,29 +30,41 @@ impl Device {
         &self.name
     }
 
-    /// Reads one packet; its length.
+    /// Reads one packet, and hands it on.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if there is none; any other if the interface is gone.
-    pub fn recv(&self, packet: &mut [u8]) -> io::Result<usize> {
+    pub fn recv(&self, buffer: &mut ReadBuffer, take: impl FnOnce(&[u8])) -> io::Result<()> {
         let mut header = [0; bsd::HEADER_LEN];
-        let parts = &mut [IoSliceMut::new(&mut header), IoSliceMut::new(packet)];
+        let parts = &mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut buffer.read)];
         match (&self.file).read_vectored(parts)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             // A packet of no bytes is no packet to anybody.
-            len => Ok(len.saturating_sub(bsd::HEADER_LEN)),
+            len => take(&buffer.read[..len.saturating_sub(bsd::HEADER_LEN)]),
         }
+        Ok(())
     }
 
     /// Writes one packet.
     ///
     /// # Errors
     /// If it is no IP packet, or the interface does not take it.
-    pub fn send(&self, packet: &[u8]) -> io::Result<usize> {
+    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
         let header = bsd::header(packet)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "this is no IP packet"))?;
-        let written = (&self.file).write_vectored(&[IoSlice::new(&header), IoSlice::new(packet)])?;
-        Ok(written.saturating_sub(bsd::HEADER_LEN))
+        (&self.file).write_vectored(&[IoSlice::new(&header), IoSlice::new(packet)]).map(drop)
+    }
+
+    /// Writes one packet. Returns how many packets the interface did not take.
+    pub fn send_soon(&self, packet: &[u8], _pending: &mut Coalescer) -> usize {
+        let Err(error) = self.send(packet) else { return 0 };
+        debug!(%error, "the interface does not take a packet");
+        1
+    }
+
+    /// Nothing waits on this system.
+    pub fn flush(&self, _pending: &mut Coalescer) -> usize {
+        0
     }
 }
 

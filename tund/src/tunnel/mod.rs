@@ -462,14 +462,14 @@ impl Tunnel {
         self.peers.tick(self.session.is_some(), &self.keys.keys, &mut self.pacer, now);
     }
 
-    /// Notes that the socket would not take a datagram.
-    pub fn note_send_failed(&mut self) {
-        self.drops.send_failed += 1;
+    /// Notes that the socket would not take so many datagrams.
+    pub fn note_send_failed(&mut self, datagrams: usize) {
+        self.drops.send_failed += datagrams as u64;
     }
 
-    /// Notes that the interface would not take a packet.
-    pub fn note_interface_full(&mut self) {
-        self.drops.interface_full += 1;
+    /// Notes that the interface would not take so many packets.
+    pub fn note_interface_full(&mut self, packets: usize) {
+        self.drops.interface_full += packets as u64;
     }
 
     /// Notes a datagram that did not come from the bridge.

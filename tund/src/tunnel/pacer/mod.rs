@@ -57,7 +57,7 @@ const UNKNOWN_ROUND_TRIP: Duration = Duration::from_millis(500);
 const UNKNOWN_RATE: f64 = 220_000.0;
 
 /// Buffers that are kept to be used again.
-const MAX_SPARE: usize = 64;
+const MAX_SPARE: usize = 256;
 
 /// Handshakes and keepalives that may wait. Enough for a handshake with every peer.
 const MAX_CONTROL: usize = MAX_PEERS;
