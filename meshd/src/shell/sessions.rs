@@ -3,6 +3,7 @@
 use std::io;
 use std::net::UdpSocket as StdUdpSocket;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -168,12 +169,13 @@ impl Context {
 }
 
 /// How an open session has ended.
-enum Ended {
+#[derive(Debug)]
+enum Ended<S = Opened> {
     Lost(io::Error),
     /// Another is to be opened, for which the router must have let go of it.
     Renewed,
     /// Another is open.
-    Replaced(Box<Opened>),
+    Replaced(Box<S>),
 }
 
 fn is_for_control(kind: SessionKind) -> bool {
@@ -230,7 +232,7 @@ pub(super) async fn keep(
             let attended = attend(&context, kind, &mut stream, session, datagrams, &mut lookups);
             let mut attended = std::pin::pin!(attended);
             loop {
-                let mut is_wanted = tokio::select! {
+                let is_wanted = tokio::select! {
                     error = &mut attended => break Ended::Lost(error),
                     Some(renewal) = renewals.recv() => match (renewal, kind) {
                         (Renewal::Keep | Renewal::Retry, _) => continue,
@@ -245,21 +247,8 @@ pub(super) async fn keep(
                     }
                 };
                 let another = establish(&context, (kind, under), &mut retry, &mut release, false);
-                let (mut another, mut spare) = (std::pin::pin!(another), None);
-                let ended = loop {
-                    if let Some(opened) = spare.take_if(|_| is_wanted) {
-                        break Some(Ended::Replaced(Box::new(opened)));
-                    }
-                    tokio::select! {
-                        error = &mut attended => break Some(Ended::Lost(error)),
-                        (opened, _) = &mut another, if spare.is_none() => spare = Some(opened),
-                        Some(renewal) = renewals.recv() => match renewal {
-                            Renewal::Keep => break None,
-                            Renewal::Open => is_wanted = true,
-                            Renewal::Prepare | Renewal::Under(_) | Renewal::Retry => {}
-                        }
-                    }
-                };
+                let another = async { another.await.0 };
+                let ended = beside(attended.as_mut(), another, &mut renewals, is_wanted).await;
                 if let Some(ended) = ended {
                     break ended;
                 }
@@ -279,6 +268,35 @@ pub(super) async fn keep(
                 tells |= context.log_failure(kind, &error, wait);
                 context.state(kind, SessionState::Down, Some(error)).await;
                 sleep(wait).await;
+            }
+        }
+    }
+}
+
+/// Has another session opened beside the one in use, and kept as a spare until it is wanted. Returns how the one in use
+/// has ended, or `None` if it is to be kept after all: the other one is given up then.
+async fn beside<S>(
+    mut in_use: Pin<&mut impl Future<Output = io::Error>>,
+    another: impl Future<Output = S>,
+    renewals: &mut mpsc::Receiver<Renewal>,
+    mut is_wanted: bool,
+) -> Option<Ended<S>> {
+    let (mut another, mut spare) = (std::pin::pin!(another), None);
+    loop {
+        if let Some(opened) = spare.take_if(|_| is_wanted) {
+            return Some(Ended::Replaced(Box::new(opened)));
+        }
+        tokio::select! {
+            error = &mut in_use => {
+                let Some(opened) = spare else { return Some(Ended::Lost(error)) };
+                debug!(%error, "a session is lost: the spare one is used");
+                return Some(Ended::Replaced(Box::new(opened)));
+            }
+            opened = &mut another, if spare.is_none() => spare = Some(opened),
+            Some(renewal) = renewals.recv() => match renewal {
+                Renewal::Keep => return None,
+                Renewal::Open => is_wanted = true,
+                Renewal::Prepare | Renewal::Under(_) | Renewal::Retry => {}
             }
         }
     }
@@ -674,6 +692,71 @@ mod tests {
         assert_eq!(cause_of(&ApiError::new(ErrorKind::NotFound, "no SAM bridge")), Cause::NoBridge);
         assert_eq!(cause_of(&ApiError::conflict("DUPLICATED_DEST")), Cause::Duplicate);
         assert_eq!(cause_of(&ApiError::unavailable("I2P_ERROR")), Cause::Other);
+    }
+
+    /// What becomes of a session in use, if another is or is not opened, these are wanted in turn, and it is or is not
+    /// lost at last. `None` if nothing does.
+    async fn becomes(
+        is_wanted: bool,
+        opens: bool,
+        wanted: &[Renewal],
+        is_lost: bool,
+    ) -> Option<Option<Ended<&'static str>>> {
+        let (sender, mut renewals) = mpsc::channel(8);
+        let (lose, lost) = oneshot::channel();
+        let in_use = std::pin::pin!(async move {
+            let Ok(()) = lost.await else { std::future::pending().await };
+            io::Error::other("lost")
+        });
+        let another = async move { if opens { "another" } else { std::future::pending().await } };
+        let mut beside = std::pin::pin!(beside(in_use, another, &mut renewals, is_wanted));
+        // One thing after the other: what is ready at the same time is taken in any order.
+        let mut next =
+            async || tokio::select! { biased; ended = &mut beside => Some(ended), () = settle() => None };
+        for step in std::iter::once(None).chain(wanted.iter().copied().map(Some)) {
+            if let Some(renewal) = step {
+                sender.send(renewal).await.unwrap();
+            }
+            if let Some(ended) = next().await {
+                return Some(ended);
+            }
+        }
+        is_lost.then(|| lose.send(()).unwrap());
+        next().await
+    }
+
+    /// Lets the others do what they can.
+    async fn settle() {
+        for _ in 0..16 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_spare_session_is_used_when_it_is_wanted_and_not_before() {
+        use Renewal::{Keep, Open, Prepare, Retry};
+        let replaced = |ended| matches!(ended, Some(Some(Ended::Replaced(another))) if *another == "another");
+        assert!(becomes(false, true, &[], false).await.is_none(), "it waits");
+        assert!(
+            becomes(false, true, &[Prepare, Retry], false).await.is_none(),
+            "nor do these make it wanted"
+        );
+        assert!(replaced(becomes(false, true, &[Open], false).await));
+        assert!(replaced(becomes(true, true, &[], false).await), "it was wanted from the beginning");
+        assert!(
+            becomes(true, false, &[Open], false).await.is_none(),
+            "the one in use stays until it is open"
+        );
+        assert!(matches!(becomes(false, true, &[Keep], false).await, Some(None)));
+        assert!(
+            matches!(becomes(true, false, &[Keep], false).await, Some(None)),
+            "it is not waited for either"
+        );
+        assert!(
+            replaced(becomes(false, true, &[], true).await),
+            "a spare one is there when the one in use is lost"
+        );
+        assert!(matches!(becomes(true, false, &[], true).await, Some(Some(Ended::Lost(_)))));
     }
 
     #[test]
