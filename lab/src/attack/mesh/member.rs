@@ -158,15 +158,27 @@ impl Station {
         key: &SigningKey,
     ) -> Result<Result<Welcome, Refusal>, Failure> {
         let request = self.request((invite.network, invite.inviter), &invite.secret, key);
+        let (joiner, used) = (node(key), invite.secret.key());
         let started = Instant::now();
         while started.elapsed() < TIMEOUT {
             self.send(to, &request).await?;
-            match self.next_from(to, REPEAT).await {
-                Some(Message::JoinReply(JoinReply::Welcome(welcome))) => return Ok(Ok(*welcome)),
-                Some(Message::JoinReply(JoinReply::Refused { refusal, .. })) if refusal != Refusal::Busy => {
-                    return Ok(Err(refusal));
+            let repeat = Instant::now();
+            while let Some(left) = REPEAT.checked_sub(repeat.elapsed()) {
+                match self.next_from(to, left).await {
+                    // A slow inviter answers the repeated requests of those that joined here before, too.
+                    Some(Message::JoinReply(JoinReply::Welcome(welcome)))
+                        if *welcome.chain.subject() == joiner =>
+                    {
+                        return Ok(Ok(*welcome));
+                    }
+                    Some(Message::JoinReply(JoinReply::Refused { invite, refusal }))
+                        if invite == used && refusal != Refusal::Busy =>
+                    {
+                        return Ok(Err(refusal));
+                    }
+                    Some(_) => {}
+                    None => break,
                 }
-                _ => {}
             }
         }
         Err(Failure::new("the attacker's request to join is not answered"))
