@@ -102,7 +102,15 @@ async fn start(router: &RouterConfig, process: &ProcessConfig) -> Result<(), Fai
         net_id: Some(NETWORK),
         allow_local: true,
         insecure_tunnels: true,
-        caps: Some(if router.floodfill { "XfR" } else { "XR" }.to_owned()),
+        // G: it takes no tunnels of others. They went on to ask it before, and were refused.
+        caps: Some(
+            match (router.floodfill, router.sam) {
+                (true, _) => "XfR",
+                (false, None) => "XR",
+                (false, Some(_)) => "XRG",
+            }
+            .to_owned(),
+        ),
         floodfill: router.floodfill,
         bandwidth: Some(BandwidthConfig { bandwidth: 1 << 30, share_ratio: 0.9 }),
         // A node's router carries nobody else's tunnels. In a network this small it would soon carry most of them,
