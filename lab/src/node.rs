@@ -45,6 +45,9 @@ const RESEND: Duration = Duration::from_secs(1);
 /// How often sessions that are not found are opened again.
 const ATTEMPTS: u8 = 4;
 
+/// How often a node is to join at most while its router does not find the inviter, as the node tells its user to.
+const JOINS: u8 = 3;
+
 /// How long a daemon may take to be known after its start.
 const DAEMON_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -941,13 +944,24 @@ impl Node {
         self.ctl_ok::<serde_json::Value>(&["leave", "--yes"], "").await.map(drop)
     }
 
-    /// Joins a network.
+    /// Joins a network. Tries again if the node's router does not find the inviter.
     ///
     /// # Errors
     /// Why the node cannot, in the inner result.
     pub async fn join(&self, code: &str) -> Result<Result<NetworkStatus, CtlError>, Failure> {
-        let joined = self.ctl_json::<Joined>(&["join", "--yes"], code).await?;
-        Ok(joined.map(|document| document.network))
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let joined = self.ctl_json::<Joined>(&["join", "--yes"], code).await?;
+            match joined {
+                // On a busy machine an emissary router was once left without outbound tunnels for look-ups for 90 s. It
+                // takes hops that were late to answer for failing for 180 s.
+                Err(error) if attempts < JOINS && error.message.contains("found no lease set") => {
+                    eprintln!("{}: {}; it tries again", self.name, error.message);
+                }
+                joined => return Ok(joined.map(|document| document.network)),
+            }
+        }
     }
 
     /// Joins a network by a new invite of one of its members.
