@@ -213,8 +213,9 @@ fn a_bridge_that_takes_ten_minutes_for_its_first_tunnel() {
         let carried = lab.carried(1, 0).await?;
         println!("the router carries traffic {:.1} s after it has a network", carried.as_secs_f64());
         let began = Instant::now();
-        lab.ready().await?;
+        lab.nodes[1].ready().await?;
         println!("the node's sessions are open {:.1} s after that", began.elapsed().as_secs_f64());
+        lab.ready().await?;
         lab.nodes[1].join_by(&lab.nodes[0]).await?;
         reach(&lab.nodes[1], &lab.nodes[0]).await?;
         lab.stop().await
