@@ -45,8 +45,11 @@ const RESEND: Duration = Duration::from_secs(1);
 /// How often sessions that are not found are opened again.
 const ATTEMPTS: u8 = 4;
 
-/// How often a node is to join at most while its router does not find the inviter, as the node tells its user to.
+/// How often a node is to join at most while its router keeps it from that, as the node tells its user to.
 const JOINS: u8 = 3;
+
+/// What the node says then.
+const ROUTERS_FAULT: [&str; 2] = ["found no lease set", "has had no I2P session"];
 
 /// How long a daemon may take to be known after its start.
 const DAEMON_DEADLINE: Duration = Duration::from_secs(20);
@@ -944,7 +947,7 @@ impl Node {
         self.ctl_ok::<serde_json::Value>(&["leave", "--yes"], "").await.map(drop)
     }
 
-    /// Joins a network. Tries again if the node's router does not find the inviter.
+    /// Joins a network. Tries again if the node's router kept it from that.
     ///
     /// # Errors
     /// Why the node cannot, in the inner result.
@@ -954,9 +957,11 @@ impl Node {
             attempts += 1;
             let joined = self.ctl_json::<Joined>(&["join", "--yes"], code).await?;
             match joined {
-                // On a busy machine an emissary router was once left without outbound tunnels for look-ups for 90 s. It
-                // takes hops that were late to answer for failing for 180 s.
-                Err(error) if attempts < JOINS && error.message.contains("found no lease set") => {
+                // On a busy machine nothing reaches an emissary router now and then for a minute and more after its start,
+                // answers of the network's database neither.
+                Err(error)
+                    if attempts < JOINS && ROUTERS_FAULT.iter().any(|it| error.message.contains(it)) =>
+                {
                     eprintln!("{}: {}; it tries again", self.name, error.message);
                 }
                 joined => return Ok(joined.map(|document| document.network)),

@@ -27,8 +27,8 @@ use crate::i2p::sam::{Session, Style};
 /// The namespace of the attacker's router.
 pub const ATTACKER: &str = "attacker";
 
-/// How long an answer may take, repetitions included.
-const TIMEOUT: Duration = Duration::from_secs(90);
+/// How long an answer may take, repetitions included: nothing reaches a router for a minute and more now and then.
+const TIMEOUT: Duration = Duration::from_secs(240);
 
 /// How long a node is given before a request is repeated.
 const REPEAT: Duration = Duration::from_secs(2);
