@@ -50,12 +50,17 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// An attempt has failed, or the session has ended that was open for this time. Returns how long to wait, before
-    /// [jitter](jittered).
-    pub fn handle_failure(&mut self, cause: Cause, lasted: Duration) -> Duration {
+    /// A session has been open for this time: what failed before a long one says nothing of the next attempt.
+    pub fn handle_open(&mut self, lasted: Duration) {
         if lasted >= STABLE {
             self.next = FIRST;
         }
+    }
+
+    /// An attempt has failed, or the session has ended that was open for this time. Returns how long to wait, before
+    /// [jitter](jittered).
+    pub fn handle_failure(&mut self, cause: Cause, lasted: Duration) -> Duration {
+        self.handle_open(lasted);
         match cause {
             Cause::NoBridge => NO_BRIDGE,
             Cause::Duplicate => DUPLICATE,
@@ -161,5 +166,11 @@ mod tests {
         waits(&mut retry, Cause::Other, 7);
         assert_eq!(retry.handle_failure(Cause::Other, Duration::from_secs(5)).as_secs(), 30);
         assert_eq!(retry.handle_failure(Cause::Other, Duration::from_secs(100)).as_secs(), 1);
+        // Also where another is opened beside it, whose first attempt fails.
+        waits(&mut retry, Cause::Other, 7);
+        retry.handle_open(Duration::from_secs(5));
+        assert_eq!(waits(&mut retry, Cause::Other, 1), [30]);
+        retry.handle_open(Duration::from_secs(100));
+        assert_eq!(waits(&mut retry, Cause::Other, 2), [1, 2]);
     }
 }

@@ -56,6 +56,12 @@ pub(super) struct PingForUser {
     pub(super) sent: Duration,
 }
 
+/// How long an answer to a question counts. A member that keeps answers back has them for this long.
+const QUESTION_LASTS: Duration = Duration::from_secs(60);
+
+/// Questions that are remembered at most.
+const MAX_QUESTIONS: usize = 256;
+
 /// How long an answer to a user's ping is waited for.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -99,6 +105,8 @@ pub(super) struct Context {
     pub(super) outage: Option<Outage>,
     /// A member was asked for an answer, and is there as far as is known.
     pub(super) asked: bool,
+    /// The numbers of the pings that were sent of late and have no answer, with when; the oldest first.
+    questions: VecDeque<(u64, Duration)>,
     /// When a member last answered what this node had asked, on the monotonic clock.
     pub(super) last_answered: Option<Duration>,
     /// The state is to be saved first.
@@ -144,6 +152,7 @@ impl Context {
             events: Vec::new(),
             outage: None,
             asked: false,
+            questions: VecDeque::new(),
             last_answered: None,
             unsaved: false,
             set_aside: false,
@@ -203,6 +212,14 @@ impl Context {
         }
     }
 
+    /// Whether this is the number of a ping of this node that was sent of late, and had no answer. A member may acknowledge
+    /// what it was not asked: then it has not heard this node.
+    pub(super) fn take_question(&mut self, number: u64, now: Now) -> bool {
+        self.questions.retain(|(_, sent)| now.monotonic < *sent + QUESTION_LASTS);
+        let place = self.questions.iter().position(|(asked, _)| *asked == number);
+        place.and_then(|place| self.questions.remove(place)).is_some()
+    }
+
     /// Sends a message that nobody has asked for.
     pub(super) fn send(&mut self, to: &Destination, message: &Message, now: Now) {
         let as_control = self.is_as_control(message);
@@ -212,7 +229,11 @@ impl Context {
                 self.counts.comparisons += 1;
                 self.budget.charge_comparison(datagram.len(), now.monotonic);
             }
-            Message::Ping(..) => {
+            Message::Ping(number, _) => {
+                if self.questions.len() >= MAX_QUESTIONS {
+                    self.questions.pop_front();
+                }
+                self.questions.push_back((*number, now.monotonic));
                 self.counts.pings += 1;
                 self.budget.charge(datagram.len(), now.monotonic);
             }

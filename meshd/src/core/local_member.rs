@@ -217,7 +217,7 @@ impl LocalMember {
             Message::Ack(number, gossip) => {
                 self.handle_ack(cx, from, number, now);
                 let standing = self.handle_gossip(cx, from, gossip, now);
-                if self.members.is_member(&from.hash()) {
+                if self.members.is_member(&from.hash()) && cx.take_question(number, now) {
                     cx.last_answered = Some(now.monotonic);
                 }
                 return standing;

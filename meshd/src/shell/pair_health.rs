@@ -8,8 +8,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use i2plan_ipc::rate::{Bucket, Quota};
+use i2plan_ipc::rate::Bucket;
 use i2plan_proto::identity::NodeId;
+
+use super::session_health::REPLACEMENTS;
 
 /// How long a member may be silent after it was sent something. One that has nothing to say answers after ten seconds
 /// (WireGuard, section 6.1: KEEPALIVE_TIMEOUT), or a handshake at once.
@@ -36,9 +38,6 @@ const WOKEN_PATIENCE: Duration = Duration::from_secs(3);
 /// if that is dead. If all others replaced theirs too, none would find another for a while.
 const RETURNED_PATIENCE: Duration = Duration::from_secs(45);
 const AWAY: Duration = Duration::from_secs(10);
-
-/// How often sessions are replaced for all that are silent at will together.
-const RENEWALS: Quota = Quota::every(Duration::from_secs(150), 6);
 
 /// How long a silent tunnel may be that of a member of which it is not known yet whether it is there.
 const UNKNOWN: Duration = Duration::from_secs(20);
@@ -195,7 +194,7 @@ impl PairHealth {
                 dead.push((*node, next.min(LAST_PATIENCE)));
             }
         }
-        if !dead.is_empty() && self.renewals.try_take(RENEWALS, now) {
+        if !dead.is_empty() && self.renewals.try_take(REPLACEMENTS, now) {
             actions.renew = true;
             self.renewed.extend(dead.into_iter().map(|(node, patience)| (node, (patience, now))));
             // Now they have their time to work through that.

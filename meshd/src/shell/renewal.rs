@@ -47,9 +47,11 @@ impl DataRenewal {
         }
     }
 
-    /// Another session is opened, which may be needed.
+    /// Another session is opened, or kept from an earlier sleep, which may be needed.
     pub(super) fn handle_prepared(&mut self, now: Duration) {
-        self.another.get_or_insert(now);
+        if self.replacing().is_none() {
+            self.another = Some(now);
+        }
     }
 
     /// The session is of use: it is not to be replaced, unless that has begun.
@@ -157,6 +159,11 @@ mod tests {
         assert!(renewal.poll_unneeded(true, NOW) && !renewal.poll_unneeded(true, NOW));
         renewal.handle_prepared(NOW);
         assert!(renewal.poll_unneeded(false, NOW + SPARE), "nor is it kept for ever");
+        // The host has slept again: it is kept as long as after the first time.
+        renewal.handle_prepared(NOW);
+        renewal.handle_prepared(NOW + SPARE / 2);
+        assert!(!renewal.poll_unneeded(false, NOW + SPARE));
+        assert!(renewal.poll_unneeded(false, NOW + SPARE * 3 / 2));
         // One that is to be used is, unless the one before is well again.
         renewal.handle_prepared(NOW);
         renewal.handle_stall(false, NOW, &mut rng);

@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use i2plan_ipc::api::meshd::SessionHealth as Health;
+use i2plan_ipc::rate::{Bucket, Quota};
 
 /// How long the datagram to itself may take.
 const SELF_TEST: Duration = Duration::from_secs(4);
@@ -28,6 +29,10 @@ const LAST_QUESTION: Duration = Duration::from_secs(5);
 
 /// Most that is waited before a session that was replaced is replaced again.
 const LAST_PATIENCE: Duration = Duration::from_secs(600);
+
+/// How often a session is replaced: members that fall silent, and speak as soon as there is another session, must not have
+/// it replaced all the time.
+pub(super) const REPLACEMENTS: Quota = Quota::every(Duration::from_secs(150), 6);
 
 /// How long a session may be silent.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +102,7 @@ pub(super) struct SessionHealth {
     /// The first thing that was sent since something was heard, and calls for an answer.
     unanswered: Option<Duration>,
     stage: Stage,
+    replacements: Bucket,
     actions: VecDeque<HealthAction>,
 }
 
@@ -113,6 +119,7 @@ impl SessionHealth {
             urgent: true,
             unanswered: None,
             stage: Stage::Listening,
+            replacements: Bucket::default(),
             actions: VecDeque::new(),
         }
     }
@@ -262,6 +269,9 @@ impl SessionHealth {
     }
 
     fn replace(&mut self, now: Duration) {
+        if !self.replacements.try_take(REPLACEMENTS, now) {
+            return self.ask_members(now);
+        }
         self.questions = (self.questions * 2).min(LAST_PATIENCE);
         self.actions.push_back(HealthAction::Replace);
         self.stage = Stage::Replacing { next: now + FIRST_QUESTION, interval: FIRST_QUESTION };
@@ -547,6 +557,32 @@ mod tests {
         world.run(1, Some);
         world.run(30, |_| None);
         assert_eq!(world.replaced().last(), Some(&(heard + 21)));
+    }
+
+    /// They speak as soon as there is another session, and are silent again.
+    #[test]
+    fn members_that_are_silent_at_will_have_few_sessions_replaced() {
+        for echoes in [true, false] {
+            let mut world = World::new();
+            let mut replaced = 0;
+            while world.now < 3600 {
+                world.echoes = true;
+                world.run(1, |_| None);
+                let count = world.replaced().len();
+                if count > replaced {
+                    replaced = count;
+                    world.run(1, Some);
+                }
+                world.echoes = echoes;
+            }
+            assert!((20..=30).contains(&replaced), "{replaced} in an hour");
+            // A fault some time after that is found as soon as before.
+            world.run(900, Some);
+            let heard = world.now;
+            world.echoes = true;
+            world.run(30, |_| None);
+            assert_eq!(world.replaced().last(), Some(&(heard + 20)));
+        }
     }
 
     #[test]

@@ -246,6 +246,7 @@ pub(super) async fn keep(
                         (Renewal::Open, _) => break Ended::Renewed,
                     }
                 };
+                retry.handle_open(opened.elapsed());
                 let another = establish(&context, (kind, under), &mut retry, &mut release, false);
                 let another = async { another.await.0 };
                 let ended = beside(attended.as_mut(), another, &mut renewals, is_wanted).await;
@@ -259,6 +260,7 @@ pub(super) async fn keep(
             Ended::Replaced(opened) => next = Some(*opened),
             Ended::Renewed => {
                 under = kind;
+                retry.handle_open(opened.elapsed());
                 quit(&mut stream).await;
             }
             Ended::Lost(error) => {

@@ -102,6 +102,38 @@ fn one_that_hears_members_that_do_not_hear_it_has_no_answer() {
     assert!(world.nodes[2].mesh.last_answered().is_some_and(|answered| answered > began));
 }
 
+/// A member could keep one that nobody hears where it is: by answers to nothing, or by one that it gives again.
+#[test]
+fn what_a_member_acknowledges_unasked_is_no_answer() {
+    let mut world = World::network(&[0, 0]);
+    world.run(120);
+    let liar = world.nodes[1].identity.control;
+    let (began, now) = (world.now().monotonic, world.now());
+    let answered = |world: &World| world.nodes[2].mesh.last_answered().is_some_and(|at| at >= began);
+    world.give(&liar, 2, &Message::Ack(7, Gossip::default()));
+    assert!(!answered(&world));
+    world.nodes[2].mesh.ask_members(now);
+    let asked: Vec<_> = world.nodes[2].mesh.poll_turn().actions.into_iter().collect();
+    let numbers = asked.iter().filter_map(|action| match action {
+        Action::Send { to, message, .. } if *to == liar => {
+            match Datagram::from_bytes(message).unwrap().message {
+                Message::Ping(number, _) => Some(number),
+                _ => None,
+            }
+        }
+        _ => None,
+    });
+    let number = numbers.last().unwrap();
+    world.time += Duration::from_secs(61);
+    world.give(&liar, 2, &Message::Ack(number, Gossip::default()));
+    assert!(!answered(&world), "it was kept back");
+    let now = world.now();
+    world.nodes[2].mesh.ask_members(now);
+    world.settle(2);
+    world.deliver();
+    assert!(answered(&world));
+}
+
 /// What a member says of where else it is takes nothing from those who are there: they have not agreed.
 #[test]
 fn a_claim_to_anothers_primary_destination_is_not_believed() {
