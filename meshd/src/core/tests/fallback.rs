@@ -114,7 +114,7 @@ fn what_a_member_acknowledges_unasked_is_no_answer() {
     assert!(!answered(&world));
     world.nodes[2].mesh.ask_members(now);
     let asked: Vec<_> = world.nodes[2].mesh.poll_turn().actions.into_iter().collect();
-    let numbers = asked.iter().filter_map(|action| match action {
+    let mut numbers = asked.iter().filter_map(|action| match action {
         Action::Send { to, message, .. } if *to == liar => {
             match Datagram::from_bytes(message).unwrap().message {
                 Message::Ping(number, _) => Some(number),
@@ -123,7 +123,7 @@ fn what_a_member_acknowledges_unasked_is_no_answer() {
         }
         _ => None,
     });
-    let number = numbers.last().unwrap();
+    let number = numbers.next_back().unwrap();
     world.time += Duration::from_secs(61);
     world.give(&liar, 2, &Message::Ack(number, Gossip::default()));
     assert!(!answered(&world), "it was kept back");
