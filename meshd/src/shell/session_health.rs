@@ -86,7 +86,7 @@ enum Stage {
     },
 }
 
-/// Decides when a session is tested and replaced. Time is the monotonic clock, with the time asleep.
+/// Decides when a session is tested and replaced. Time is the monotonic clock, which stands still while a Linux host sleeps.
 #[derive(Debug)]
 pub(super) struct SessionHealth {
     patience: Patience,

@@ -582,6 +582,10 @@ impl Daemon {
                 SessionHealth::Fine if replaced => {
                     info!(?session, "another session was opened in the place of the silent one");
                 }
+                // After a mere test there is nothing to tell, and members who are silent at will could have it told all the time.
+                SessionHealth::Fine if before.health == SessionHealth::Testing => {
+                    debug!(?session, "the session carries traffic");
+                }
                 SessionHealth::Fine => info!(?session, "the session carries traffic again"),
                 // Mostly it is a peer that has gone.
                 SessionHealth::Testing => {
