@@ -14,6 +14,8 @@ pub(crate) mod tests;
 pub use coalesce::Coalescer;
 pub use split::{MalformedPacket, split};
 
+use crate::tunnel::ip::{IPV4_HEADER, IPV6_HEADER};
+
 /// Bytes before each packet, in both directions.
 pub const HEADER_LEN: usize = 10;
 
@@ -76,10 +78,6 @@ const TCP_MIN: usize = 20;
 const UDP_LENGTH: usize = 4;
 const UDP_CHECKSUM: usize = 6;
 const UDP_HEADER: usize = 8;
-
-/// Headers of IP without options.
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
 
 /// What the kernel says of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -32,7 +32,7 @@ pub use peer_config::{AllowedIps, MAX_PEERS, PeerConfig, PeerDestination};
 use peers::Peers;
 
 mod early_handshakes;
-mod ip;
+pub(crate) mod ip;
 mod message;
 mod pacer;
 mod peer;
