@@ -56,10 +56,10 @@ pub(super) struct PingForUser {
     pub(super) sent: Duration,
 }
 
-/// How long an answer to a question counts. A member that keeps answers back has them for this long.
+/// For how long after a ping its acknowledgement counts as an answer. A member can keep it back no longer.
 const QUESTION_LASTS: Duration = Duration::from_secs(60);
 
-/// Questions that are remembered at most.
+/// Pings that are remembered at most.
 const MAX_QUESTIONS: usize = 256;
 
 /// How long an answer to a user's ping is waited for.

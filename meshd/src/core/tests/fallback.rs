@@ -102,7 +102,7 @@ fn one_that_hears_members_that_do_not_hear_it_has_no_answer() {
     assert!(world.nodes[2].mesh.last_answered().is_some_and(|answered| answered > began));
 }
 
-/// A member could keep one that nobody hears where it is: by answers to nothing, or by one that it gives again.
+/// With an acknowledgement that is made up or kept back, a member could keep a node from noticing that nobody hears it.
 #[test]
 fn what_a_member_acknowledges_unasked_is_no_answer() {
     let mut world = World::network(&[0, 0]);

@@ -582,7 +582,7 @@ impl Daemon {
                 SessionHealth::Fine if replaced => {
                     info!(?session, "another session was opened in the place of the silent one");
                 }
-                // After a mere test there is nothing to tell, and members who are silent at will could have it told all the time.
+                // A mere test was passed. Members who are silent at will could have that told all the time.
                 SessionHealth::Fine if before.health == SessionHealth::Testing => {
                     debug!(?session, "the session carries traffic");
                 }
